@@ -1,0 +1,1 @@
+"""On the board: pull, verify, warm, capture, run, forward, answer."""

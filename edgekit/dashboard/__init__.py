@@ -1,0 +1,1 @@
+"""Read-only live window on a fleet."""

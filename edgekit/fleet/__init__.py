@@ -1,0 +1,1 @@
+"""Operator side of the control plane: publish a bundle, deploy in two phases, watch."""

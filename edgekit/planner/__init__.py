@@ -1,0 +1,1 @@
+"""Pure planning: legal cuts and the choice among them. No file, clock or network."""

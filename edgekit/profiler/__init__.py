@@ -1,0 +1,1 @@
+"""The only stopwatch: measured times of shards."""

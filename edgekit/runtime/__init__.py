@@ -1,0 +1,1 @@
+"""Run one shard: ONNX Runtime, and a fake for tests and teaching."""

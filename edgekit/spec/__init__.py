@@ -1,0 +1,1 @@
+"""The nouns that cross a process or a disk: frozen, strict, no behaviour."""

@@ -1,0 +1,91 @@
+"""The devices and links that a model is built for (fleet.toml)."""
+
+from edgekit.errors import ConfigError
+from edgekit.spec.base import Spec
+from edgekit.units import parse_bandwidth, parse_duration
+
+
+class Device(Spec, frozen=True, kw_only=True):
+    """One device of the fleet, in the order frames may visit them."""
+
+    name: str
+    relative_speed: float = 1.0
+    """Compute speed relative to the other devices here, until a measured profile says more."""
+
+    def __post_init__(self) -> None:
+        if not self.name or any(char in self.name for char in "/+# "):
+            raise ConfigError(
+                f"device name {self.name!r} cannot be an MQTT topic level",
+                hint="use letters, digits, -",
+            )
+        if not self.relative_speed > 0:
+            raise ConfigError(
+                f"device {self.name!r}: relative_speed must be positive, got {self.relative_speed}",
+                hint="write 1.0 for the slowest device and 4.0 for one four times as fast",
+            )
+
+
+class Link(Spec, frozen=True, kw_only=True, rename={"source": "from", "target": "to"}):
+    """What joins two devices, each way."""
+
+    source: str
+    target: str
+    bandwidth: str = "1 Gbit/s"
+    rtt: str = "1 ms"
+
+    def __post_init__(self) -> None:
+        parse_bandwidth(self.bandwidth)
+        parse_duration(self.rtt)
+
+    @property
+    def bandwidth_bytes_per_s(self) -> float:
+        """Bandwidth in SI."""
+        return parse_bandwidth(self.bandwidth)
+
+    @property
+    def rtt_s(self) -> float:
+        """Round trip in seconds."""
+        return parse_duration(self.rtt)
+
+
+class Fleet(Spec, frozen=True, kw_only=True):
+    """Devices in frame order (the first one owns the camera) and the links between them."""
+
+    name: str
+    device: tuple[Device, ...]
+    link: tuple[Link, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.device:
+            raise ConfigError(
+                f"fleet {self.name!r} has no device", hint="add a [[device]] table with a name"
+            )
+        names = [device.name for device in self.device]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(
+                    f"fleet {self.name!r} names device {name!r} twice", hint="rename one of them"
+                )
+        for link in self.link:
+            for end in (link.source, link.target):
+                if end not in names:
+                    raise ConfigError(
+                        f"fleet {self.name!r}: a link ends at {end!r}, which is no device",
+                        hint=f"use one of {', '.join(names)}",
+                    )
+
+    def link_between(self, one: str, other: str) -> Link | None:
+        """The link that joins two devices, in either direction, or None if the file names none."""
+        for link in self.link:
+            if {link.source, link.target} == {one, other}:
+                return link
+        return None
+
+
+def local_fleet(count: int) -> Fleet:
+    """``count`` equal devices on this machine: edge-a, edge-b, ..."""
+    if not 1 <= count <= 26:
+        raise ConfigError(f"{count} local devices", hint="give a number from 1 to 26")
+    return Fleet(
+        name="local", device=tuple(Device(name=f"edge-{chr(ord('a') + i)}") for i in range(count))
+    )

@@ -1,0 +1,151 @@
+"""What travels over MQTT as JSON: status, commands, announcements, telemetry and answers."""
+
+from typing import Literal
+
+from edgekit.spec.base import Spec
+from edgekit.spec.manifest import Manifest
+from edgekit.spec.plan import Plan
+
+DeviceState = Literal["offline", "idle", "preparing", "ready", "serving", "failed"]
+
+
+class DeviceStatus(Spec, frozen=True, kw_only=True):
+    """Retained; the broker publishes the last will (state "offline") when the agent vanishes."""
+
+    device: str
+    state: DeviceState
+    run: str = ""
+    """Random id of this agent process: a new one after every restart."""
+    agent_version: str = ""
+    hop_address: str = ""
+    """host:port where this device takes activations; empty while it takes none."""
+    deployment: str = ""
+    epoch: int = 0
+    problem: str = ""
+    """What is wrong and what to try, in one sentence; empty when all is well."""
+
+
+class Command(Spec, frozen=True, kw_only=True):
+    """From the operator to one device. Idempotent: the same id is obeyed once."""
+
+    id: str
+    verb: Literal["prepare", "commit", "abort", "stop"]
+    deployment: str = ""
+    epoch: int = 0
+
+
+class Announcement(Spec, frozen=True, kw_only=True):
+    """Retained: one deployment, what is in it and who runs what."""
+
+    manifest: Manifest
+    plan: Plan
+
+
+class Detection(Spec, frozen=True, kw_only=True):
+    """One box in pixels of the source frame: x1, y1, x2, y2."""
+
+    label: str
+    score: float
+    box: tuple[float, float, float, float]
+
+
+class StageTime(Spec, frozen=True, kw_only=True):
+    """How long one shard took on one device, by that device's clock."""
+
+    device: str
+    shard: int
+    ms: float
+
+
+class HopTime(Spec, frozen=True, kw_only=True, rename={"source": "from", "target": "to"}):
+    """One transfer: round trip by the sender's clock minus the receiver's residence time."""
+
+    source: str
+    target: str
+    bytes: int
+    ms: float
+
+
+class AnswerReport(Spec, frozen=True, kw_only=True):
+    """The answer about one frame (stream/<id>/detections, and a line of ``--detections``)."""
+
+    stream: str
+    run: str
+    frame: int
+    """Number of the frame in its source, from 0."""
+    detections: tuple[Detection, ...]
+    captured_unix_s: float
+    """By the source device's clock."""
+    age_ms: float
+    """From capture to answer, both by the source device's clock."""
+    stages: tuple[StageTime, ...] = ()
+    hops: tuple[HopTime, ...] = ()
+    degraded: bool = False
+
+
+class Quantiles(Spec, frozen=True, kw_only=True):
+    """Latency of answered frames over the last window."""
+
+    p50: float = 0.0
+    p95: float = 0.0
+    p99: float = 0.0
+
+
+class StreamTelemetry(Spec, frozen=True, kw_only=True):
+    """The accounts of one stream: captured = answered + dropped + in flight, in every message."""
+
+    stream: str
+    source: str
+    frames_captured: int
+    frames_answered: int
+    frames_dropped: dict[str, int]
+    """By reason."""
+    frames_in_flight: int
+    fps: float
+    """Answers per second over the last window."""
+    latency_ms: Quantiles
+    ended: bool = False
+    """The source came to its end and every frame is accounted for."""
+    width_px: int = 0
+    height_px: int = 0
+
+
+class Telemetry(Spec, frozen=True, kw_only=True):
+    """One device, once a second and at every change."""
+
+    device: str
+    run: str
+    sequence: int
+    state: DeviceState
+    deployment: str = ""
+    epoch: int = 0
+    shard: int | None = None
+    frames_in: int = 0
+    """Frames this shard has taken in."""
+    stage_ms: float = 0.0
+    """Median time of the shard over the last window."""
+    utilization: float = 0.0
+    """Share of the last window in which the shard was running."""
+    hop: HopTime | None = None
+    """The hop that leaves this device, medians over the last window."""
+    hop_state: str = ""
+    """"connected", or what is wrong with the hop that leaves this device; empty if none leaves."""
+    stream: StreamTelemetry | None = None
+    """Only on the device that owns the source."""
+    problems: tuple[str, ...] = ()
+    download_done_bytes: int = 0
+    download_total_bytes: int = 0
+    rss_bytes: int = 0
+
+
+class Preview(Spec, frozen=True, kw_only=True):
+    """A picture for people: never used for inference."""
+
+    stream: str
+    frame: int
+    width_px: int
+    """Of the source frame, the coordinates of ``detections``."""
+    height_px: int
+    jpeg: bytes
+    """Base64 in JSON."""
+    detections: tuple[Detection, ...]

@@ -1,0 +1,1 @@
+"""Bytes between machines: the hop (activations), the MQTT session, the embedded broker."""

@@ -1,0 +1,1 @@
+"""Frames and answers: sources, preprocessing, decoders, drawing. No model runs here."""
