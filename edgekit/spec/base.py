@@ -79,15 +79,15 @@ def save(value: Any, path: Path) -> None:
     write_atomically(data, path)
 
 
-def write_atomically(data: bytes, path: Path) -> None:
+def write_atomically(data: bytes, path: Path, *, mode: int = 0o644) -> None:
     """Put ``data`` at ``path`` whole: temporary file beside it, sync, swap; else the old stays."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as out:
+            os.fchmod(out.fileno(), mode)
             out.write(data)
             out.flush()
             os.fsync(out.fileno())
-        Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     finally:
         with contextlib.suppress(FileNotFoundError):

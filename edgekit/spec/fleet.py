@@ -82,10 +82,10 @@ class Fleet(Spec, frozen=True, kw_only=True):
         return None
 
 
-def local_fleet(count: int) -> Fleet:
+def local_fleet(count: int, *, name: str = "local") -> Fleet:
     """``count`` equal devices on this machine: edge-a, edge-b, ..."""
     if not 1 <= count <= 26:
         raise ConfigError(f"{count} local devices", hint="give a number from 1 to 26")
     return Fleet(
-        name="local", device=tuple(Device(name=f"edge-{chr(ord('a') + i)}") for i in range(count))
+        name=name, device=tuple(Device(name=f"edge-{chr(ord('a') + i)}") for i in range(count))
     )

@@ -1,5 +1,6 @@
 """What travels over MQTT as JSON: status, commands, announcements, telemetry and answers."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 from edgekit.spec.base import Spec
@@ -21,6 +22,8 @@ class DeviceStatus(Spec, frozen=True, kw_only=True):
     """host:port where this device takes activations; empty while it takes none."""
     deployment: str = ""
     epoch: int = 0
+    command: str = ""
+    """Id of the last command obeyed, so that the operator never takes an old status for news."""
     problem: str = ""
     """What is wrong and what to try, in one sentence; empty when all is well."""
 
@@ -84,11 +87,21 @@ class AnswerReport(Spec, frozen=True, kw_only=True):
 
 
 class Quantiles(Spec, frozen=True, kw_only=True):
-    """Latency of answered frames over the last window."""
+    """Latency of answered frames [ms]."""
 
     p50: float = 0.0
     p95: float = 0.0
     p99: float = 0.0
+
+    @classmethod
+    def of(cls, values_ms: Iterable[float]) -> "Quantiles":
+        """Nearest-rank quantiles [ms]; zeros if there are no values."""
+        ordered = sorted(values_ms)
+        if not ordered:
+            return cls()
+        last = len(ordered) - 1
+        p50, p95, p99 = (round(ordered[round(q * last)], 3) for q in (0.50, 0.95, 0.99))
+        return cls(p50=p50, p95=p95, p99=p99)
 
 
 class StreamTelemetry(Spec, frozen=True, kw_only=True):

@@ -1,0 +1,50 @@
+"""Send activations over a hop on a thread of their own, so that inference never waits for a wire.
+
+In: activations in order.  Out: the same activations on the link, or a call to ``on_failure``.
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+
+from edgekit.errors import LinkError
+from edgekit.transport.port import Activation, HopLink
+
+_SEND_TIMEOUT_S = 1.0
+
+
+class Outbox:
+    """A bounded queue in front of a link. ``claim`` is asked right before each send."""
+
+    def __init__(
+        self,
+        link: HopLink,
+        *,
+        size: int,
+        claim: Callable[[Activation], bool],
+        on_failure: Callable[[Activation, str], None],
+    ) -> None:
+        self._link = link
+        self._claim = claim
+        self._on_failure = on_failure
+        self._queue: queue.Queue[Activation | None] = queue.Queue(maxsize=size)
+        self._thread = threading.Thread(target=self._send_all, name="outbox", daemon=True)
+        self._thread.start()
+
+    def put(self, activation: Activation) -> None:
+        """Queue one activation; blocks while the queue is full."""
+        self._queue.put(activation)
+
+    def close(self) -> None:
+        """Send what is queued, then stop."""
+        self._queue.put(None)
+        self._thread.join(timeout=5.0)
+
+    def _send_all(self) -> None:
+        while (activation := self._queue.get()) is not None:
+            if not self._claim(activation):  # its frame was given up while it waited here
+                continue
+            try:
+                self._link.send(activation, timeout_s=_SEND_TIMEOUT_S)
+            except LinkError as error:
+                self._on_failure(activation, error.what)

@@ -1,0 +1,57 @@
+"""Write the answered frames, with their boxes, to a video file.
+
+In: answered frames in order.  Out: a video that appears at its path only when it is whole.
+"""
+
+import logging
+import queue
+import threading
+from pathlib import Path
+
+from edgekit.agent.source_stage import Answered
+from edgekit.errors import EdgeKitError
+from edgekit.vision.draw import draw_detections
+from edgekit.vision.video_writer import VideoWriter
+
+logger = logging.getLogger(__name__)
+
+
+class Recorder:
+    """One video file, written on its own thread; a full queue slows the stream down."""
+
+    def __init__(self, path: Path, *, fps: float) -> None:
+        self._path, self._fps = path, fps
+        self._queue: queue.Queue[Answered | None] = queue.Queue(maxsize=16)
+        self.problem = ""
+        self._closed = False
+        self._thread = threading.Thread(target=self._write_all, name="recorder", daemon=True)
+        self._thread.start()
+
+    def offer(self, answered: Answered) -> None:
+        """Add one frame; blocks while the disk is behind."""
+        if not self._closed:
+            self._queue.put(answered)
+
+    def close(self) -> None:
+        """Write what is queued and finish the file. Calling it again does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+            self._thread.join(timeout=30.0)
+
+    def _write_all(self) -> None:
+        writer: VideoWriter | None = None
+        while (answered := self._queue.get()) is not None:
+            if self.problem:
+                continue
+            try:
+                image = draw_detections(answered.frame.image, answered.detections)
+                if writer is None:
+                    size = (image.shape[1], image.shape[0])
+                    writer = VideoWriter(self._path, fps=self._fps, size_px=size)
+                writer.write(image)
+            except EdgeKitError as error:
+                self.problem = str(error)
+                logger.error("recording stopped: %s", error)
+        if writer is not None and not self.problem:
+            writer.close()

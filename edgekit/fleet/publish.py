@@ -1,0 +1,67 @@
+"""Publish a bundle: its blocks and its announcement, retained on the broker.
+
+In: a verified bundle.  Out: retained messages, so that a device may pull whenever it is ready, also
+when this workstation is gone.
+"""
+
+from collections.abc import Callable
+
+from edgekit.bundle.blocks import block_count, split_blocks
+from edgekit.bundle.bundle import Bundle
+from edgekit.spec.base import to_json
+from edgekit.spec.manifest import FileEntry
+from edgekit.spec.messages import Announcement
+from edgekit.spec.topics import Topics
+from edgekit.transport.mqtt_port import MqttPort
+
+_ACK_EVERY = 16
+_ACK_TIMEOUT_S = 30.0
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is done (a sentence), the bytes done and the bytes in all."""
+
+
+def publish_bundle(
+    bundle: Bundle, *, mqtt: MqttPort, topics: Topics, progress: Progress
+) -> Announcement:
+    """Put everything that devices pull on the broker, then announce it.
+
+    Raises: LinkError if the broker stops acknowledging.
+    """
+    wanted = _files_that_devices_pull(bundle)
+    total = sum(entry.size_bytes for entry in wanted)
+    done = 0
+    for entry in wanted:
+        for index, block in enumerate(split_blocks(bundle.read(entry.path))):
+            wait_s = _ACK_TIMEOUT_S if index % _ACK_EVERY == _ACK_EVERY - 1 else None
+            mqtt.publish(topics.block(entry.sha256, index), block, retain=True, wait_s=wait_s)
+            done += len(block)
+            progress(f"publish {entry.path}", done, total)
+    announcement = Announcement(manifest=bundle.manifest, plan=bundle.plan)
+    mqtt.publish(
+        topics.deployment(bundle.manifest.deployment_id),
+        to_json(announcement, indent=0),
+        retain=True,
+        wait_s=_ACK_TIMEOUT_S,
+    )
+    return announcement
+
+
+def withdraw_bundle(bundle: Bundle, *, mqtt: MqttPort, topics: Topics) -> None:
+    """Remove the retained messages of ``bundle`` from the broker; devices keep what they have.
+
+    Raises: LinkError if the broker stops acknowledging.
+    """
+    for entry in _files_that_devices_pull(bundle):
+        for index in range(block_count(entry.size_bytes)):
+            mqtt.publish(topics.block(entry.sha256, index), b"", retain=True)
+    announcement = topics.deployment(bundle.manifest.deployment_id)
+    mqtt.publish(announcement, b"", retain=True, wait_s=_ACK_TIMEOUT_S)
+
+
+def _files_that_devices_pull(bundle: Bundle) -> list[FileEntry]:
+    """Each file once, by digest; the plan and the manifest travel in the announcement."""
+    by_digest = {
+        entry.sha256: entry for entry in bundle.manifest.files if entry.path != "plan.json"
+    }
+    return sorted(by_digest.values(), key=lambda entry: entry.path)

@@ -1,0 +1,85 @@
+"""What an agent is told on its own board (agent.toml); everything else it learns over MQTT."""
+
+from typing import Literal
+
+from edgekit.errors import ConfigError
+from edgekit.spec.base import Spec
+
+
+class HopConfig(Spec, frozen=True, kw_only=True):
+    """Where this device takes activations from its upstream neighbour."""
+
+    host: str = "0.0.0.0"
+    port: int = 0
+    """0: any free port; neighbours learn it from the retained status."""
+    advertise: str = ""
+    """Host that neighbours should use; empty: the address from which the broker is reached."""
+    credit: int = 2
+    """Frames that may wait here or be on their way here."""
+    certificate: str = ""
+    key: str = ""
+    authority: str = ""
+    """Paths of PEM files; all three or none. With them the hop speaks mutual TLS 1.3."""
+
+    def __post_init__(self) -> None:
+        given = [bool(self.certificate), bool(self.key), bool(self.authority)]
+        if any(given) and not all(given):
+            raise ConfigError(
+                "hop.certificate, hop.key and hop.authority belong together",
+                hint="give all three paths, or none for an unencrypted hop",
+            )
+        if not 1 <= self.credit <= 64:
+            raise ConfigError(f"hop.credit must be 1..64, got {self.credit}", hint="use 2")
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"hop.port must be 0..65535, got {self.port}", hint="use 0")
+
+
+class RuntimeConfig(Spec, frozen=True, kw_only=True):
+    """How this device runs its shard."""
+
+    threads: int = 1
+    optimization: Literal["none", "basic", "extended", "all"] = "all"
+    dilation: float = 1.0
+    """Slow this device down by this factor, to stand for a weaker board."""
+    cpus: tuple[int, ...] = ()
+    """Pin the agent to these processors; empty: no pinning."""
+
+
+class SourceConfig(Spec, frozen=True, kw_only=True):
+    """What this device films. Only the device that runs the first shard uses it."""
+
+    uri: str
+    stream: str = "main"
+    record: str = ""
+    """Write the answered frames with their boxes to this video file."""
+
+
+class PreviewConfig(Spec, frozen=True, kw_only=True):
+    """Pictures for people, sent only while somebody watches."""
+
+    fps: float = 10.0
+    width_px: int = 640
+    jpeg_quality: int = 75
+
+
+class AgentConfig(Spec, frozen=True, kw_only=True):
+    """One agent."""
+
+    device: str
+    fleet: str
+    broker: str
+    """mqtt://host:1883 or mqtts://host:8883"""
+    store: str
+    """Folder for verified shards and the last good deployment; created if absent."""
+    hop: HopConfig = HopConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    source: SourceConfig | None = None
+    preview: PreviewConfig = PreviewConfig()
+
+    def __post_init__(self) -> None:
+        for field, value in (("device", self.device), ("fleet", self.fleet)):
+            if not value or any(char in value for char in "/+# "):
+                raise ConfigError(
+                    f"{field} {value!r} cannot be an MQTT topic level",
+                    hint="use letters, digits, -",
+                )
