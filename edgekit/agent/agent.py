@@ -25,13 +25,14 @@ from edgekit.agent.prepare import LoadSession, Prepared, files_for, load_onnx_se
 from edgekit.agent.puller import pull_file
 from edgekit.agent.reports import Reporter
 from edgekit.agent.store import Current, Store
-from edgekit.errors import DeviceError, EdgeKitError, LinkError
+from edgekit.errors import ConfigError, DeviceError, EdgeKitError, LinkError
 from edgekit.spec.agent_config import AgentConfig
 from edgekit.spec.base import parse_json, to_json
 from edgekit.spec.messages import Announcement, Command, DeviceState, DeviceStatus
 from edgekit.spec.topics import Topics
 from edgekit.transport.mqtt_port import MqttPort
 from edgekit.transport.port import Activation, Answer, HopListener, Reply
+from edgekit.vision.sources import open_source
 
 logger = logging.getLogger(__name__)
 
@@ -218,7 +219,7 @@ class Agent:
         self._set_state("ready")
 
     def _load(self, announcement: Announcement) -> Prepared:
-        return prepare(
+        prepared = prepare(
             announcement,
             device=self._config.device,
             store=self._store,
@@ -226,6 +227,20 @@ class Agent:
             load_session=self._load_session,
             cancelled=self._cancel,
         )
+        if prepared.index == 0:
+            self._check_source()
+        return prepared
+
+    def _check_source(self) -> None:
+        """Before anybody switches: is there something to film? Raises: ConfigError, DeviceError."""
+        source = self._config.source
+        if source is None:
+            raise ConfigError(
+                f"{self._config.device} runs the first shard but has no source",
+                hint='add [source] with uri = "0" (or a file, rtsp:// or scene:yard) to agent.toml',
+            )
+        if self._pipeline is None:  # else the camera is in use, by us
+            open_source(source.uri).close()
 
     def _announcement(self, deployment: str) -> Announcement:
         """The retained announcement from the broker. Raises: LinkError if there is none."""
@@ -267,13 +282,11 @@ class Agent:
         """After a restart: serve what was committed, from disk."""
         self._set_state("preparing")
         prepared = self._load(self._store.announcement(current.deployment))
-        self._serve(prepared, current.epoch)
-        if self._pipeline is not None:
-            self._pipeline.set_peer(current.peer_address)
+        self._serve(prepared, current.epoch, peer_address=current.peer_address)
 
     # ---- serving ----------------------------------------------------------------------------
 
-    def _serve(self, prepared: Prepared, epoch: int) -> None:
+    def _serve(self, prepared: Prepared, epoch: int, *, peer_address: str = "") -> None:
         self._stop_serving()
         pipeline = Pipeline(
             prepared,
@@ -289,6 +302,7 @@ class Agent:
         if self._listener is not None:
             self._listener.serve(pipeline.listens_as)
         self._set_state("serving")
+        pipeline.set_peer(peer_address)  # first what was true last time, then what is heard
         if pipeline.next_device:
             self._peer_topic = self._topics.status(pipeline.next_device)
             self._mqtt.subscribe(self._peer_topic, self._on_peer)

@@ -15,8 +15,7 @@ from edgekit.agent.recorder import Recorder
 from edgekit.agent.relay_stage import RelayStage
 from edgekit.agent.shard import StageLoad
 from edgekit.agent.source_stage import Answered, SourceStage
-from edgekit.errors import ConfigError
-from edgekit.spec.agent_config import AgentConfig
+from edgekit.spec.agent_config import AgentConfig, SourceConfig
 from edgekit.spec.base import to_json
 from edgekit.spec.messages import AnswerReport, HopTime, StreamTelemetry
 from edgekit.spec.topics import Topics
@@ -59,9 +58,9 @@ class Pipeline:
         self._recorder: Recorder | None = None
         self._size_px = (0, 0)
         self._stage: SourceStage | RelayStage
-        if prepared.index == 0:
-            self._capture = self._open_capture()
-            self._stage = self._source_stage(self._capture)
+        if prepared.index == 0 and config.source is not None:
+            self._capture = Capture(open_source(config.source.uri), self._ledger)
+            self._stage = self._source_stage(self._capture, config.source)
         else:
             self._stage = RelayStage(
                 device=config.device,
@@ -162,22 +161,12 @@ class Pipeline:
             self._recorder.close()
         return _telemetry(accounts, self._config.source.stream, self._capture, self._size_px)
 
-    def _open_capture(self) -> Capture:
-        source = self._config.source
-        if source is None:
-            raise ConfigError(
-                f"{self._config.device} runs the first shard but has no source",
-                hint='add [source] with uri = "0" (or a file, rtsp:// or scene:yard) to agent.toml',
-            )
-        return Capture(open_source(source.uri), self._ledger)
-
-    def _source_stage(self, capture: Capture) -> SourceStage:
+    def _source_stage(self, capture: Capture, source: SourceConfig) -> SourceStage:
         plan = self.prepared.announcement.plan
-        stream = self._config.source.stream if self._config.source is not None else ""
         return SourceStage(
             device=self._config.device,
             run=self.run,
-            stream=stream,
+            stream=source.stream,
             capture=capture,
             ledger=self._ledger,
             runner=self.prepared.runner,

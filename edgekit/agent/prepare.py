@@ -1,10 +1,9 @@
 """Make a deployment ready on this device: verify, load, warm up, self-test.
 
-In: an announcement and the store.  Out: a Prepared shard; nothing serves yet.  Every step can fail without touching
-what is serving now.
+In: an announcement and the store.  Out: a Prepared shard; nothing serves yet.
+Every step can fail without touching what is serving now.
 """
 
-import io
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ import numpy as np
 
 from edgekit.agent.shard import ShardRunner
 from edgekit.agent.store import Store
+from edgekit.bundle.bundle import CARD_PATH
+from edgekit.bundle.golden import Golden, golden_from_bytes, golden_path
 from edgekit.errors import DeviceError, TrustError
 from edgekit.runtime.dilated import DilatedSession
 from edgekit.runtime.ort import OrtSession
@@ -23,9 +24,7 @@ from edgekit.spec.base import parse_toml
 from edgekit.spec.card import ModelCard
 from edgekit.spec.manifest import FileEntry
 from edgekit.spec.messages import Announcement
-from edgekit.spec.tensors import Array
 
-CARD_PATH = "model.toml"
 _WARM_UP_RUNS = 2
 _MAX_RELATIVE_ERROR = 1e-3
 """Between boards, not between cuts: other instruction sets add in another order."""
@@ -61,11 +60,6 @@ def files_for(announcement: Announcement, device: str) -> tuple[FileEntry, ...]:
     golden = golden_path(index)
     wanted += [entry for entry in manifest.files if entry.path == golden]
     return tuple(wanted)
-
-
-def golden_path(index: int) -> str:
-    """Where a bundle keeps the golden vectors of shard ``index``."""
-    return f"golden/shard-{index}.npz"
 
 
 def load_onnx_session(path: Path, config: RuntimeConfig) -> Session:
@@ -105,18 +99,15 @@ def prepare(
         session.run(random_inputs(session.inputs, seed=seed))
     golden = [entry for entry in manifest.files if entry.path == golden_path(index)]
     if golden:
-        _self_test(session, store.verified_path(golden[0]).read_bytes(), device)
+        vectors = store.verified_path(golden[0]).read_bytes()
+        _self_test(session, golden_from_bytes(vectors, origin=golden[0].path), device)
     return Prepared(announcement=announcement, index=index, runner=runner, card=card)
 
 
-def _self_test(session: Session, golden: bytes, device: str) -> None:
+def _self_test(session: Session, golden: Golden, device: str) -> None:
     """Run the golden inputs and compare with the golden outputs."""
-    with np.load(io.BytesIO(golden), allow_pickle=False) as vectors:
-        arrays: dict[str, Array] = {name: vectors[name] for name in vectors.files}
-    inputs = {name[3:]: array for name, array in arrays.items() if name.startswith("in:")}
-    wanted = {name[4:]: array for name, array in arrays.items() if name.startswith("out:")}
-    got = session.run(inputs)
-    for name, want in wanted.items():
+    got = session.run(dict(golden.inputs))
+    for name, want in golden.outputs.items():
         scale = float(np.abs(want).max()) or 1.0
         error = float(np.abs(got[name].astype(np.float64) - want.astype(np.float64)).max()) / scale
         if not error <= _MAX_RELATIVE_ERROR:  # also catches nan

@@ -1,8 +1,6 @@
 """One shard of a plan, ready to run on this device.
 
 In: the tensors that entered the device.  Out: the tensors that leave it, and the time it took.
-A tensor that only passes through (an early model output, a skip connection) never visits the
-runtime: it is picked from what came in.
 """
 
 import threading
@@ -11,9 +9,11 @@ from collections import deque
 from dataclasses import dataclass
 from statistics import median
 
+from edgekit.bundle.chain import advance, leaving_of
 from edgekit.errors import ModelError
-from edgekit.runtime.session import Array, Session
+from edgekit.runtime.session import Session
 from edgekit.spec.plan import Plan
+from edgekit.spec.tensors import Array
 
 _WINDOW_S = 5.0
 
@@ -40,9 +40,7 @@ class ShardRunner:
                     f"shard {index} needs {spec}, but the plan brings {sorted(entering)}",
                     hint="build the bundle again",
                 )
-        last = index == len(plan.placements) - 1
-        leaving = plan.model_outputs if last else plan.cuts[index].tensors
-        self._leaving = tuple(spec.name for spec in leaving)
+        self._leaving = [spec.name for spec in leaving_of(plan, index)]
         self._session = session
         self._entering = entering
 
@@ -61,10 +59,7 @@ class ShardRunner:
 
         Raises: DeviceError if the runtime fails.
         """
-        available = dict(tensors)
-        wanted = {spec.name: tensors[spec.name] for spec in self._session.inputs}
-        available.update(self._session.run(wanted))
-        return {name: available[name] for name in self._leaving}
+        return advance(self._session, tensors, self._leaving)
 
 
 class StageMeter:

@@ -7,7 +7,7 @@ when this workstation is gone.
 from collections.abc import Callable
 
 from edgekit.bundle.blocks import block_count, split_blocks
-from edgekit.bundle.bundle import Bundle
+from edgekit.bundle.bundle import PLAN_PATH, Bundle
 from edgekit.spec.base import to_json
 from edgekit.spec.manifest import FileEntry
 from edgekit.spec.messages import Announcement
@@ -61,7 +61,5 @@ def withdraw_bundle(bundle: Bundle, *, mqtt: MqttPort, topics: Topics) -> None:
 
 def _files_that_devices_pull(bundle: Bundle) -> list[FileEntry]:
     """Each file once, by digest; the plan and the manifest travel in the announcement."""
-    by_digest = {
-        entry.sha256: entry for entry in bundle.manifest.files if entry.path != "plan.json"
-    }
+    by_digest = {entry.sha256: entry for entry in bundle.manifest.files if entry.path != PLAN_PATH}
     return sorted(by_digest.values(), key=lambda entry: entry.path)

@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass
 from statistics import median
 
-from edgekit.runtime.session import Array, Session
+from edgekit.runtime.session import Session
+from edgekit.spec.tensors import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,15 +5,13 @@ In: the path of an ONNX file (never its bytes: weights stay file-backed).  Out: 
 
 import re
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnxruntime as ort
 
 from edgekit.errors import ConfigError, DeviceError, ModelError
+from edgekit.spec.agent_config import Optimization
 from edgekit.spec.tensors import Array, TensorSpec
-
-Optimization = Literal["none", "basic", "extended", "all"]
 
 _LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -101,7 +99,8 @@ def _refusal(path: Path, error: Exception) -> ModelError:
     match = operator or unregistered
     if match:
         return ModelError(
-            f"{path.name} uses the operator {match[1]}, which this ONNX Runtime {ort.__version__} cannot run",
+            f"{path.name} uses the operator {match[1]}, "
+            f"which this ONNX Runtime {ort.__version__} cannot run",
             hint="export the model without it, or update onnxruntime on this device",
         )
     if "INVALID_PROTOBUF" in text or "protobuf parsing failed" in text.lower():

@@ -26,7 +26,7 @@ class Session(Protocol):
 
 
 def random_inputs(specs: tuple[TensorSpec, ...], *, seed: int = 0) -> dict[str, Array]:
-    """Inputs for warm-up and checks: uniform in [0, 1) for floats, small whole numbers otherwise."""
+    """Inputs for warm-up and checks: floats uniform in [0, 1), else zeros and ones."""
     generator = np.random.default_rng(seed)
     arrays: dict[str, Array] = {}
     for spec in specs:

@@ -5,6 +5,8 @@ from typing import Literal
 from edgekit.errors import ConfigError
 from edgekit.spec.base import Spec
 
+Optimization = Literal["none", "basic", "extended", "all"]
+
 
 class HopConfig(Spec, frozen=True, kw_only=True):
     """Where this device takes activations from its upstream neighbour."""
@@ -38,7 +40,7 @@ class RuntimeConfig(Spec, frozen=True, kw_only=True):
     """How this device runs its shard."""
 
     threads: int = 1
-    optimization: Literal["none", "basic", "extended", "all"] = "all"
+    optimization: Optimization = "all"
     dilation: float = 1.0
     """Slow this device down by this factor, to stand for a weaker board."""
     cpus: tuple[int, ...] = ()

@@ -75,8 +75,20 @@ def load(path: Path, kind: type[S]) -> S:
 
 def save(value: Any, path: Path) -> None:
     """Write ``value`` at ``path``, JSON or TOML by its suffix; complete or not at all."""
-    data = msgspec.toml.encode(value) if path.suffix == ".toml" else to_json(value)
-    write_atomically(data, path)
+    write_atomically(to_toml(value) if path.suffix == ".toml" else to_json(value), path)
+
+
+def to_toml(value: Any) -> bytes:
+    """TOML of a spec value. A field that is None is left out: TOML has no word for it."""
+    return msgspec.toml.encode(_without_none(msgspec.to_builtins(value)))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value]
+    return value
 
 
 def write_atomically(data: bytes, path: Path, *, mode: int = 0o644) -> None:

@@ -1,0 +1,160 @@
+"""Build a bundle: load, cost, cut, split, prove, write.
+
+In: a trained model and a fleet.  Out: a bundle folder, or an error and nothing at all.
+A bundle is written only after its shards, in a chain, gave the numbers of the whole model.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from edgekit.builder.load import LoadedModel, load_model
+from edgekit.builder.probe import seeded_inputs, to_bytes
+from edgekit.builder.split import shard_weight_bytes, split_model
+from edgekit.builder.verify import VerifyReport, random_labelled, verify_chain
+from edgekit.builder.workload import workload_of
+from edgekit.bundle.bundle import Bundle, shard_path, write_bundle
+from edgekit.bundle.chain import run_chain
+from edgekit.bundle.golden import MAX_GOLDEN_BYTES, Golden, golden_to_bytes
+from edgekit.planner.balance import choose_cuts
+from edgekit.planner.cuts import partition
+from edgekit.runtime.ort import OrtSession
+from edgekit.spec.card import ModelCard
+from edgekit.spec.fleet import Fleet
+from edgekit.spec.plan import Cut, Placement, Plan
+from edgekit.spec.tensors import TensorSpec
+from edgekit.spec.workload import Workload
+
+_SEEDS = (0, 1, 2)
+_STEPS = ("load", "choose the cut", "split", "verify", "write")
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, steps done and steps in all."""
+CardFor = Callable[[LoadedModel], ModelCard | None]
+"""Finds the model card once inputs and outputs are known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildResult:
+    """A bundle, and how it was proved."""
+
+    bundle: Bundle
+    workload: Workload
+    report: VerifyReport
+    notes: tuple[str, ...]
+
+
+def build_bundle(
+    model_path: Path,
+    *,
+    fleet: Fleet,
+    out: Path,
+    rule: str | Sequence[str] = "auto",
+    card: ModelCard | CardFor | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> BuildResult:
+    """Turn the model at ``model_path`` into a bundle for ``fleet`` at ``out``.
+
+    ``rule`` is what ``planner.balance.choose_cuts`` takes; ``card`` a card, or a function that finds
+    one. Same input, same bytes (golden vectors: on the same kind of processor).
+    Raises: ConfigError, ModelError or PlanError; then nothing was written.
+    """
+    say = progress or (lambda text, done, total: None)
+
+    def step(index: int) -> None:
+        say(_STEPS[index], index, len(_STEPS))
+
+    step(0)
+    loaded = load_model(model_path, input_shapes=input_shapes)
+    workload = workload_of(loaded)
+    found = card(loaded) if callable(card) else card
+    step(1)
+    cuts = choose_cuts(workload, fleet, rule)
+    plan = plan_for(loaded, workload, fleet, cuts, rule)
+    step(2)
+    shards = [to_bytes(shard) for shard in split_model(loaded, workload, cuts)]
+    step(3)
+    report, golden = _prove(loaded, plan, shards)
+    step(4)
+    bundle = write_bundle(out, plan=plan, shards=shards, card=found, golden=golden, force=force)
+    say("done", len(_STEPS), len(_STEPS))
+    return BuildResult(bundle=bundle, workload=workload, report=report, notes=loaded.notes)
+
+
+def plan_for(
+    loaded: LoadedModel,
+    workload: Workload,
+    fleet: Fleet,
+    cuts: Sequence[Cut],
+    rule: str | Sequence[str],
+) -> Plan:
+    """The plan that runs the shards between ``cuts`` on the first devices of ``fleet``."""
+    entering = [loaded.inputs, *(cut.tensors for cut in cuts)]
+    leaving = [*(cut.tensors for cut in cuts), loaded.outputs]
+    placements = tuple(
+        Placement(
+            device=fleet.device[index].name,
+            shard=shard_path(index),
+            inputs=entering[index],
+            outputs=leaving[index],
+            work_flop=sum(workload.ops[op].work_flop for op in ops),
+            weight_bytes=shard_weight_bytes(loaded, ops),
+        )
+        for index, ops in enumerate(partition(workload, cuts))
+    )
+    named = rule if isinstance(rule, str) else rule[0] if len(rule) == 1 else ""
+    return Plan(
+        model=loaded.name,
+        model_sha256=loaded.source_sha256,
+        rule=named if named in {"auto", "none"} else "given",
+        placements=placements,
+        cuts=tuple(cuts),
+        model_inputs=loaded.inputs,
+        model_outputs=loaded.outputs,
+        precision=_precision(workload),
+    )
+
+
+def leaving_names(plan: Plan) -> list[tuple[str, ...]]:
+    """Names of what leaves each device of ``plan``, the model outputs last."""
+    return [
+        *(cut.names for cut in plan.cuts),
+        tuple(spec.name for spec in plan.model_outputs),
+    ]
+
+
+def _precision(workload: Workload) -> str:
+    quantised = any(op.op_type.startswith("QLinear") for op in workload.ops)
+    return "int8" if quantised else "fp32"
+
+
+def _prove(
+    loaded: LoadedModel, plan: Plan, shards: Sequence[bytes]
+) -> tuple[VerifyReport, list[bytes]]:
+    """Verify the shards as files on random inputs; golden vectors from the first of them."""
+    with TemporaryDirectory(prefix="edgekit-") as folder:
+        paths = [Path(folder) / f"shard-{index}.onnx" for index in range(len(shards))]
+        for path, data in zip(paths, shards, strict=True):
+            path.write_bytes(data)
+        report = verify_chain(
+            loaded, paths, leaving_names(plan), random_labelled(loaded.inputs, _SEEDS)
+        )
+        report.raise_if_bad()
+        return report, _golden(loaded.inputs, plan, paths)
+
+
+def _golden(inputs: tuple[TensorSpec, ...], plan: Plan, paths: Sequence[Path]) -> list[bytes]:
+    """Self-test vectors of every shard, or none if they are large together."""
+    sessions = [OrtSession(path, optimization="extended") for path in paths]
+    vectors = []
+    chain = run_chain(sessions, leaving_names(plan), seeded_inputs(inputs, _SEEDS[0]))
+    for session, (entered, left) in zip(sessions, chain, strict=True):
+        reads = {spec.name: entered[spec.name] for spec in session.inputs}
+        makes = {spec.name: left[spec.name] for spec in session.outputs}
+        vectors.append(Golden(inputs=reads, outputs=makes))
+    if sum(golden.nbytes for golden in vectors) > MAX_GOLDEN_BYTES:
+        return []
+    return [golden_to_bytes(golden) for golden in vectors]

@@ -1,0 +1,125 @@
+"""Where the taps of a convolution lie: the one value that all branches of a block are made from.
+
+In:  kernel, stride, padding, dilation, groups.  Out: weight shapes, output sizes, and at which
+taps of a larger kernel a smaller one sits.  Pure: no weights, no torch.
+Padding is with zeros and the same on both sides of an axis; (rows, columns) order everywhere.
+"""
+
+from dataclasses import dataclass, replace
+
+from edgekit.errors import ModelError
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvGeometry:
+    """Everything about a 2-D convolution except its channels and weights."""
+
+    kernel: Pair = (3, 3)
+    stride: Pair = (1, 1)
+    padding: Pair = (1, 1)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("kernel", "stride", "dilation"):
+            if min(getattr(self, name)) < 1:
+                raise ModelError(
+                    f"a convolution's {name} must be at least 1, got {getattr(self, name)}",
+                    hint=f"give {name} as two positive whole numbers, rows first",
+                )
+        if min(self.padding) < 0 or self.groups < 1:
+            raise ModelError(
+                f"a convolution has padding {self.padding} and groups {self.groups}",
+                hint="use padding of 0 or more and at least 1 group",
+            )
+
+    @classmethod
+    def square(
+        cls, kernel: int, *, stride: int = 1, dilation: int = 1, groups: int = 1
+    ) -> "ConvGeometry":
+        """An odd square kernel, padded so that stride 1 keeps the size.
+
+        Raises: ModelError if ``kernel`` is even: then no padding keeps the size.
+        """
+        if kernel % 2 == 0:
+            raise ModelError(f"a {kernel}x{kernel} kernel has no centre", hint="use an odd kernel")
+        padding = dilation * (kernel - 1) // 2
+        return cls(
+            kernel=(kernel, kernel),
+            stride=(stride, stride),
+            padding=(padding, padding),
+            dilation=(dilation, dilation),
+            groups=groups,
+        )
+
+    @property
+    def pointwise(self) -> "ConvGeometry":
+        """The 1x1 convolution that reads the centre tap of this one: same stride and groups.
+
+        Raises: ModelError if this kernel's output is not centred on its input.
+        """
+        point = replace(self, kernel=(1, 1), padding=(0, 0), dilation=(1, 1))
+        point.taps_in(self)
+        return point
+
+    @property
+    def keeps_size(self) -> bool:
+        """True if the output has the size of the input, as an identity branch needs."""
+        return self.stride == (1, 1) and self._margin == (0, 0)
+
+    @property
+    def _margin(self) -> Pair:
+        """By how much padding exceeds what the kernel takes away, per axis."""
+        rows, columns = (
+            2 * self.padding[axis] - self.dilation[axis] * (self.kernel[axis] - 1)
+            for axis in (0, 1)
+        )
+        return rows, columns
+
+    def weight_shape(self, in_count: int, out_count: int) -> tuple[int, int, int, int]:
+        """(O, I / groups, kH, kW). Raises: ModelError if groups do not divide the channels."""
+        if in_count % self.groups or out_count % self.groups:
+            raise ModelError(
+                f"{self.groups} groups divide neither or only one of {in_count} input and "
+                f"{out_count} output channels",
+                hint="choose channel counts that are multiples of groups",
+            )
+        return (out_count, in_count // self.groups, *self.kernel)
+
+    def taps_in(self, larger: "ConvGeometry") -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Rows and columns of ``larger``'s kernel at which this kernel's taps lie.
+
+        Output o reads input stride * o - padding + dilation * tap, so tap t of this kernel is tap
+        (P - p + d t) / D of the larger one (capitals: larger).
+        Raises: ModelError if the outputs differ in size, or a tap falls outside or between.
+        """
+        if (self.stride, self.groups) != (larger.stride, larger.groups):
+            raise ModelError(
+                f"stride {self.stride} and groups {self.groups} differ from stride "
+                f"{larger.stride} and groups {larger.groups}",
+                hint="only branches of equal stride and groups fold into one kernel",
+            )
+        if self._margin != larger._margin:
+            raise ModelError(
+                f"a kernel {self.kernel} with padding {self.padding} and dilation {self.dilation} "
+                f"gives another output size than {larger.kernel}, {larger.padding}, "
+                f"{larger.dilation}",
+                hint="pad each branch so that their outputs have one size",
+            )
+        return self._axis_taps(larger, 0), self._axis_taps(larger, 1)
+
+    def _axis_taps(self, larger: "ConvGeometry", axis: int) -> tuple[int, ...]:
+        shift = larger.padding[axis] - self.padding[axis]
+        taps = []
+        for tap in range(self.kernel[axis]):
+            position, between = divmod(shift + self.dilation[axis] * tap, larger.dilation[axis])
+            if between or not 0 <= position < larger.kernel[axis]:
+                raise ModelError(
+                    f"tap {tap} of a kernel {self.kernel} with dilation {self.dilation} is no tap "
+                    f"of the kernel {larger.kernel} with dilation {larger.dilation}",
+                    hint="fold into a kernel that covers all taps, or keep this branch live",
+                )
+            taps.append(position)
+        return tuple(taps)

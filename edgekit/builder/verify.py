@@ -1,0 +1,240 @@
+"""Prove that shards in a chain give the numbers of the whole model.
+
+In: a LoadedModel, the shard files, and inputs.  Out: a VerifyReport: per kind of input, level and
+output, how many were equal bit by bit and how far the rest were.
+Both sides run in the real runtime, from files, one thread. At level "extended" kernels see the same
+layout whole and split, so results are usually bit-equal; "all" is what devices run, and may round
+differently. The promise, checked at both: at most 1e-5 of the output's range.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from edgekit.builder.compare import MAX_RELATIVE_ERROR, differences
+from edgekit.builder.load import LoadedModel, load_model
+from edgekit.builder.probe import seeded_inputs, to_bytes
+from edgekit.bundle.bundle import Bundle
+from edgekit.bundle.chain import leaving_of, run_chain
+from edgekit.errors import ConfigError, ModelError, TrustError
+from edgekit.runtime.ort import OrtSession
+from edgekit.spec.agent_config import Optimization
+from edgekit.spec.card import ModelCard
+from edgekit.spec.tensors import Array, TensorSpec
+from edgekit.vision.preprocess import preprocess
+from edgekit.vision.sources import EndOfSource, open_source
+
+logger = logging.getLogger(__name__)
+
+LEVELS: tuple[Optimization, ...] = ("extended", "all")
+LabelledInput = tuple[str, dict[str, Array]]
+"""What kind of input it is ("random", "frame"), and the tensors."""
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, steps done and steps in all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputCheck:
+    """One output, at one level, over all inputs of one kind."""
+
+    kind: str
+    level: str
+    output: str
+    compared_count: int
+    bit_equal_count: int
+    max_relative_error: float
+
+    @property
+    def is_within_limit(self) -> bool:
+        """False also for a NaN."""
+        return self.max_relative_error <= MAX_RELATIVE_ERROR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """All checks of one chain of shards."""
+
+    checks: tuple[OutputCheck, ...]
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether every output stayed within the limit (and something was compared at all)."""
+        return bool(self.checks) and all(check.is_within_limit for check in self.checks)
+
+    def worst(self, level: str) -> float:
+        """Largest relative error at ``level``."""
+        return max(
+            (check.max_relative_error for check in self.checks if check.level == level), default=0.0
+        )
+
+    def bit_equal(self, level: str) -> tuple[int, int]:
+        """Outputs that were equal bit by bit at ``level``, and outputs compared."""
+        chosen = [check for check in self.checks if check.level == level]
+        return (
+            sum(check.bit_equal_count for check in chosen),
+            sum(check.compared_count for check in chosen),
+        )
+
+    def raise_if_bad(self) -> None:
+        """Raises: ModelError naming the output that is farthest off."""
+        if self.is_ok:
+            return
+        bad = [check for check in self.checks if not check.is_within_limit]
+        if not bad:
+            raise ModelError("nothing was compared", hint="give at least one frame")
+        worst = max(bad, key=lambda check: check.max_relative_error)
+        raise ModelError(
+            f"output {worst.output!r} of the chained shards is {worst.max_relative_error:.1e} of its "
+            f"range away from the whole model ({worst.kind} input, level {worst.level}); the limit "
+            f"is {MAX_RELATIVE_ERROR:.0e}",
+            hint="choose another --cut, and report this model",
+        )
+
+
+@dataclass(slots=True)
+class _Tally:
+    compared_count: int = 0
+    bit_equal_count: int = 0
+    max_relative_error: float = 0.0
+
+
+@dataclass(slots=True)
+class _Tallies:
+    """Sums up the comparisons of one level."""
+
+    level: str
+    by_key: dict[tuple[str, str], _Tally] = field(default_factory=dict)
+
+    def add(self, kind: str, want: dict[str, Array], got: dict[str, Array]) -> None:
+        for name, found in differences(want, got).items():
+            tally = self.by_key.setdefault((kind, name), _Tally())
+            tally.compared_count += 1
+            tally.bit_equal_count += found.bit_equal
+            tally.max_relative_error = max(tally.max_relative_error, found.relative_error)
+
+    def checks(self) -> list[OutputCheck]:
+        return [
+            OutputCheck(
+                kind=kind,
+                level=self.level,
+                output=name,
+                compared_count=tally.compared_count,
+                bit_equal_count=tally.bit_equal_count,
+                max_relative_error=tally.max_relative_error,
+            )
+            for (kind, name), tally in self.by_key.items()
+        ]
+
+
+def random_labelled(specs: tuple[TensorSpec, ...], seeds: Iterable[int]) -> list[LabelledInput]:
+    """Random inputs, one per seed."""
+    return [("random", seeded_inputs(specs, seed)) for seed in seeds]
+
+
+def verify_chain(
+    loaded: LoadedModel,
+    shards: Sequence[Path],
+    leaving: Sequence[Sequence[str]],
+    inputs: Sequence[LabelledInput],
+    *,
+    levels: Sequence[Optimization] = LEVELS,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Compare the whole model with the chain of ``shards`` on every one of ``inputs``.
+
+    ``leaving`` names the tensors that leave each device, the model outputs last.
+    Returns: the report; call its ``raise_if_bad`` to refuse.
+    """
+    checks: list[OutputCheck] = []
+    done, total = 0, len(inputs) * len(levels)
+    with whole_file(loaded) as whole_path:
+        for level in levels:
+            whole = OrtSession(whole_path, optimization=level)
+            chain = [OrtSession(path, optimization=level) for path in shards]
+            tallies = _Tallies(level)
+            for kind, tensors in inputs:
+                *_, (_, got) = run_chain(chain, leaving, tensors)
+                tallies.add(kind, whole.run(tensors), got)
+                done += 1
+                if progress is not None:
+                    progress(f"verify at level {level}", done, total)
+            checks += tallies.checks()
+    return VerifyReport(checks=tuple(checks))
+
+
+@contextmanager
+def whole_file(loaded: LoadedModel) -> Iterator[Path]:
+    """The normalised model as a file, while it is needed."""
+    with TemporaryDirectory(prefix="edgekit-") as folder:
+        path = Path(folder) / "whole.onnx"
+        path.write_bytes(to_bytes(loaded.proto))
+        yield path
+
+
+def frame_inputs(
+    source: str, card: ModelCard, specs: tuple[TensorSpec, ...], *, frame_count: int
+) -> list[LabelledInput]:
+    """The first frames of ``source``, preprocessed as ``card`` says.
+
+    Raises: ModelError if the model takes anything but one image; ConfigError or DeviceError if the
+    source cannot be read or is empty.
+    """
+    if len(specs) != 1 or len(specs[0].shape) != 4 or specs[0].dtype != "float32":
+        raise ModelError(
+            f"frames cannot feed the inputs {', '.join(map(str, specs))}",
+            hint="verify this model without --source",
+        )
+    height_px, width_px = specs[0].shape[2:]
+    frames: list[LabelledInput] = []
+    opened = open_source(source, mode="every")
+    try:
+        while len(frames) < frame_count:
+            image = opened.read().image
+            tensor = preprocess(image, card.input, height_px=height_px, width_px=width_px)
+            frames.append(("frame", {specs[0].name: tensor}))
+    except EndOfSource:
+        logger.info("%s ended after %d frames", source, len(frames))
+    finally:
+        opened.close()
+    if not frames:
+        raise ConfigError(f"source {source} has no frame", hint="name another --source")
+    return frames
+
+
+def verify_bundle(
+    bundle: Bundle,
+    model_path: Path,
+    *,
+    source: str | None = None,
+    frame_count: int = 20,
+    seeds: Iterable[int] = range(5),
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Compare ``bundle`` with the model it was built from, on random input and on real frames.
+
+    Open dimensions are fixed as the bundle's plan says.
+    Raises: TrustError if the bundle was built from another file; ConfigError if frames are asked
+    for and the bundle has no card. Whether the numbers agree is in the report.
+    """
+    shapes = {spec.name: spec.shape for spec in bundle.plan.model_inputs}
+    loaded = load_model(model_path, input_shapes=shapes)
+    if loaded.source_sha256 != bundle.manifest.model_sha256:
+        raise TrustError(
+            f"{bundle.folder} was built from another file than {model_path} (sha256 "
+            f"{bundle.manifest.model_sha256[:16]}…, this one is {loaded.source_sha256[:16]}…)",
+            hint="name the file it was built from, or build the bundle again",
+        )
+    inputs = random_labelled(loaded.inputs, seeds)
+    if source is not None:
+        if bundle.card is None:
+            raise ConfigError(
+                f"{bundle.folder} has no model card, so frames cannot be preprocessed",
+                hint="build it with --decoder, or verify without --source",
+            )
+        inputs += frame_inputs(source, bundle.card, loaded.inputs, frame_count=frame_count)
+    shards = [bundle.shard(index) for index in range(len(bundle.plan.placements))]
+    leaving = [[spec.name for spec in leaving_of(bundle.plan, i)] for i in range(len(shards))]
+    return verify_chain(loaded, shards, leaving, inputs, progress=progress)

@@ -1,0 +1,137 @@
+"""``edgekit build``: a model becomes a bundle, one verified shard per device."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgekit.builder.build import BuildResult, build_bundle
+from edgekit.builder.load import LoadedModel
+from edgekit.cli.options import fleet_from, parse_inputs
+from edgekit.cli.render import byte_progress, print_json, say, show_facts, show_table, warn
+from edgekit.errors import ConfigError
+from edgekit.spec.card import ModelCard
+from edgekit.spec.plan import Plan
+from edgekit.units import format_bytes, format_count
+from edgekit.vision.cards import resolve_card
+
+
+@click.command("build")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--fleet", type=click.Path(path_type=Path), help="fleet.toml: devices and links.")
+@click.option("--devices", help="Instead of --fleet: how many equal devices on this machine.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--cut",
+    "cuts",
+    multiple=True,
+    help="auto (default), none, or TENSOR[,TENSOR]; one --cut per border between devices.",
+)
+@click.option("--input", "inputs", multiple=True, help="NAME=1x3x416x416 for open dimensions.")
+@click.option("--decoder", help="Card for a bare model: yolox, nanodet, …; none: build without.")
+@click.option("--force", is_flag=True, help="Replace an older bundle at --out.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    model: Path,
+    fleet: Path | None,
+    devices: str | None,
+    out: Path,
+    cuts: tuple[str, ...],
+    inputs: tuple[str, ...],
+    decoder: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Cut MODEL (.onnx or .pt) into one shard per device, prove them equal, write a bundle."""
+    if (fleet is None) == (devices is None):
+        raise ConfigError(
+            "build needs to know the devices, once",
+            hint="give --fleet fleet.toml, or --devices 2 for two equal local ones",
+        )
+    found: list[str] = []
+
+    def card_for(loaded: LoadedModel) -> ModelCard | None:
+        if decoder == "none":
+            found.append("none (--decoder none): devices cannot decode this bundle's outputs")
+            return None
+        card, how = resolve_card(
+            loaded.path, decoder=decoder, inputs=loaded.inputs, outputs=loaded.outputs
+        )
+        found.append(how)
+        return card
+
+    with byte_progress(enabled=not as_json) as progress:
+        result = build_bundle(
+            model,
+            fleet=fleet_from(fleet, devices or ""),
+            out=out,
+            rule=cuts or "auto",
+            card=card_for,
+            input_shapes=parse_inputs(inputs),
+            force=force,
+            progress=progress,
+        )
+    if as_json:
+        for note in (*result.notes, f"model card: {found[0]}"):
+            warn(note)
+        print_json(_as_json(result, found[0]))
+    else:
+        _show(result, found[0])
+
+
+def _as_json(result: BuildResult, card: str) -> dict[str, Any]:
+    plan, report = result.bundle.plan, result.report
+    equal, compared = report.bit_equal("extended")
+    return {
+        "bundle": str(result.bundle.folder),
+        "deployment": result.bundle.deployment_id,
+        "model": plan.model,
+        "model_sha256": plan.model_sha256,
+        "rule": plan.rule,
+        "card": card,
+        "cuts": [
+            {"tensors": cut.names, "bytes": cut.nbytes, "work_flop_before": cut.work_flop_before}
+            for cut in plan.cuts
+        ],
+        "placements": list(plan.placements),
+        "verified": {
+            "outputs_compared": compared,
+            "bit_equal": equal,
+            "max_relative_error_extended": report.worst("extended"),
+            "max_relative_error_all": report.worst("all"),
+        },
+        "notes": list(result.notes),
+    }
+
+
+def _show(result: BuildResult, card: str) -> None:
+    bundle, report = result.bundle, result.report
+    equal, compared = report.bit_equal("extended")
+    for note in result.notes:
+        say(f"note: {note}")
+    show_facts(
+        {
+            "bundle": f"{bundle.folder} (deployment {bundle.deployment_id})",
+            "card": card,
+            "verified": f"{equal} of {compared} outputs bit-equal at level extended; "
+            f"largest relative error {report.worst('extended'):.1e} there, "
+            f"{report.worst('all'):.1e} at level all (limit 1e-5)",
+        }
+    )
+    show_table("shards", ("device", "shard", "work", "share", "weights", "sends on"), _rows(result))
+
+
+def _rows(result: BuildResult) -> list[tuple[str, ...]]:
+    plan: Plan = result.bundle.plan
+    total = max(1, result.workload.work_flop)
+    return [
+        (
+            placement.device,
+            placement.shard,
+            format_count(placement.work_flop, "flop"),
+            f"{placement.work_flop / total:.1%}",
+            format_bytes(placement.weight_bytes),
+            f"{cut} ({format_bytes(cut.nbytes)})" if cut is not None else "answers",
+        )
+        for placement, cut in zip(plan.placements, (*plan.cuts, None), strict=True)
+    ]

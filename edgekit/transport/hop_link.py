@@ -1,0 +1,346 @@
+"""Upstream end of a TCP hop: keeps one connection to the next device and sends activations over it.
+
+In: activations, and the peer's address.  Out: answers and changes of state, on the link's thread.
+Never queues a frame: one that gets no credit in time goes back to the caller as a LinkError.
+"""
+
+import contextlib
+import logging
+import random
+import socket
+import ssl
+import threading
+import time
+
+from edgekit.errors import ConfigError, EdgeKitError, LinkError
+from edgekit.transport import frames
+from edgekit.transport.connection import (
+    HEARTBEAT_S,
+    SILENCE_LIMIT_S,
+    Connection,
+    check_times,
+    sentence,
+)
+from edgekit.transport.port import Activation, Answer, HopCounters, Identity, OnAnswer, OnState
+from edgekit.transport.tls import check_peer_name
+from edgekit.transport.wire import Wire, describe
+
+_log = logging.getLogger(__name__)
+
+_CONNECT_LIMIT_S = 1.0
+_BACKOFF_FIRST_S = 0.1
+_BACKOFF_CAP_S = 0.5
+_STABLE_S = 1.0
+"""A connection that lived this long clears the back-off; two links that oust each other do not."""
+_RETRY = "wait, it reconnects by itself"
+_Key = tuple[str, str, int]
+
+
+class TcpHopLink:
+    """The HopLink over TCP, or TLS 1.3 when ``tls`` is given (see tls.py).
+
+    ``on_state`` is called once when a connection is accepted by the peer and once when that
+    connection is lost; not for attempts that fail in between (``state`` tells those), nor after
+    ``close``. An answer may reach ``on_answer`` before ``send`` returns. Threads: "hop-link-<cut>"
+    connects and receives, "hop-beat-<cut>" sends heartbeats; both are daemons.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        on_answer: OnAnswer,
+        on_state: OnState,
+        tls: ssl.SSLContext | None = None,
+        heartbeat_s: float = HEARTBEAT_S,
+        silence_limit_s: float = SILENCE_LIMIT_S,
+    ) -> None:
+        check_times(heartbeat_s, silence_limit_s)
+        self._identity, self._tls = identity, tls
+        self._on_answer, self._on_state = on_answer, on_state
+        self._heartbeat_s, self._silence_limit_s = heartbeat_s, silence_limit_s
+        self.counters = HopCounters()
+        self._changed = threading.Condition()
+        # All below is guarded by _changed.
+        self._peer: tuple[str, int] | None = None
+        self._attempt: socket.socket | None = None
+        self._connection: Connection | None = None
+        self._connected_s = 0.0
+        self._credit = 0
+        self._sent_s: dict[_Key, float] = {}
+        self._state = "the address of the next device is not known yet"
+        self._is_closed = False
+        self._backoff_s = 0.0
+        self._threads = [
+            threading.Thread(target=self._run, name=f"hop-link-{identity.cut}", daemon=True),
+            threading.Thread(target=self._beat, name=f"hop-beat-{identity.cut}", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    # The port.
+
+    def set_peer(self, host: str, port: int) -> None:
+        """Where the next device listens now. Reconnects if the address changed.
+
+        Raises: ConfigError if ``port`` is none.
+        """
+        if not 0 < port < 65536:
+            raise ConfigError(f"{host}:{port} is not a TCP address", hint="use a port of 1..65535")
+        with self._changed:
+            if self._peer == (host, port) or self._is_closed:
+                return
+            self._peer = (host, port)
+            self._backoff_s = 0.0
+            self._interrupt(f"the next device moved to {host}:{port}")
+
+    def send(self, activation: Activation, *, timeout_s: float) -> None:
+        """Send as soon as there is a connection and a credit.
+
+        The tensors are read until this returns and not afterwards.
+        Raises: LinkError if neither came within ``timeout_s``, or the connection broke meanwhile;
+        ModelError or ConfigError if the activation cannot be framed.
+        """
+        parts = frames.activation_parts(activation, self._identity)
+        connection = self._take_credit(timeout_s)
+        key = (activation.stream, activation.run, activation.frame)
+        with self._changed:
+            if self._connection is connection:
+                self._sent_s[key] = time.monotonic()
+        before = connection.bytes_sent
+        try:
+            connection.send_parts(parts)
+        except LinkError as error:
+            with self._changed:
+                self._sent_s.pop(key, None)
+            raise self._named(connection.end_reason or error) from None
+        self.counters.activations_sent += 1
+        self.counters.bytes_sent += connection.bytes_sent - before
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """True once a frame could be sent at once (connected, credit in hand); else False."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_ready() or self._is_closed, timeout_s)
+            return self._is_ready()
+
+    @property
+    def state(self) -> str:
+        """ "connected", or one sentence that says what is wrong."""
+        return self._state
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether frames can be sent, credit permitting."""
+        return self._connection is not None
+
+    @property
+    def round_trip_s(self) -> float:
+        """Last heartbeat's round trip: the bare link, without a frame. 0 before the first."""
+        connection = self._connection
+        return connection.round_trip_s if connection else 0.0
+
+    def close(self) -> None:
+        """Stop for good; threads end within a second. Waiting senders get a LinkError."""
+        with self._changed:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self._interrupt("the link was closed here", say="the upstream device closed the hop")
+            self._state = "closed"
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(1.0)
+
+    # Sending.
+
+    def _is_ready(self) -> bool:
+        return self._connection is not None and self._credit > 0
+
+    def _take_credit(self, timeout_s: float) -> Connection:
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_ready() or self._is_closed, timeout_s)
+            if self._connection is None or self._is_closed:
+                raise LinkError(f"no hop to the next device: {self._state}", hint=_RETRY)
+            if not self._credit:
+                raise LinkError(
+                    f"no credit from the next device within {timeout_s:g} s",
+                    hint="drop this frame: the next device is busy with earlier ones",
+                )
+            self._credit -= 1
+            return self._connection
+
+    def _beat(self) -> None:
+        while True:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._is_closed, self._heartbeat_s):
+                    return
+                connection = self._connection
+            if connection:
+                connection.beat()
+
+    # The life of connections; all on the "hop-link" thread.
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._peer is not None or self._is_closed)
+                if self._is_closed or self._peer is None:
+                    return
+                host, port = self._peer
+            try:
+                self._live(host, port)
+            except EdgeKitError as error:
+                self._fail(error)
+            self._pause((host, port))
+
+    def _pause(self, peer: tuple[str, int]) -> None:
+        """Back off before the next attempt, unless the peer's address changes."""
+        with self._changed:
+            wait_s, self._backoff_s = self._backoff_s, _longer(self._backoff_s)
+            jittered_s = random.uniform(0.5, 1.0) * wait_s
+            self._changed.wait_for(lambda: self._is_closed or self._peer != peer, jittered_s)
+
+    def _live(self, host: str, port: int) -> None:
+        """One connection from dialling to its end. Raises: EdgeKitError saying why it ended."""
+        sock = self._dial(host, port)
+        connection = Connection(Wire(sock, silence_limit_s=self._silence_limit_s))
+        try:
+            welcome = self._greet(connection, sock)
+            with self._changed:
+                if self._is_closed or self._peer != (host, port):
+                    return
+                self._attempt, self._connection = None, connection
+                self._credit = welcome.credit
+                self._connected_s = time.monotonic()
+                self._state = "connected"
+                self.counters.connects += 1
+                self._changed.notify_all()
+            self._tell(True)
+            self._receive(connection, welcome.device)
+        finally:
+            with self._changed:
+                self._attempt = None
+            connection.close()
+
+    def _dial(self, host: str, port: int) -> socket.socket:
+        sock: socket.socket | None = None
+        try:
+            family, kind, proto, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM
+            )[0]
+            sock = self._attempting(socket.socket(family, kind, proto))
+            sock.settimeout(_CONNECT_LIMIT_S)
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                sock.settimeout(self._silence_limit_s)
+                secure = self._tls.wrap_socket(
+                    sock, server_hostname=host, do_handshake_on_connect=False
+                )
+                sock = self._attempting(secure)
+                secure.do_handshake()
+        except (OSError, ValueError) as error:
+            if sock is not None:
+                sock.close()
+            why = describe(error) if isinstance(error, OSError) else "not a host name"
+            raise LinkError(f"cannot reach {host}:{port}: {why}", hint=_RETRY) from None
+        return sock
+
+    def _attempting(self, sock: socket.socket) -> socket.socket:
+        """From now on ``_interrupt`` ends what happens on ``sock``."""
+        with self._changed:
+            self._attempt = sock
+            if self._is_closed:
+                sock.close()
+        return sock
+
+    def _greet(self, connection: Connection, sock: socket.socket) -> frames.Welcome:
+        connection.send(frames.hello(self._identity))
+        reply = connection.receive()
+        if isinstance(reply, frames.Refuse):
+            raise LinkError(
+                f"{sentence(reply.device) or 'the peer'} refuses: {sentence(reply.reason)}",
+                hint=_RETRY,
+            )
+        if not isinstance(reply, frames.Welcome):
+            raise LinkError(
+                f"the peer greets with {type(reply).__name__}, not with Welcome",
+                hint="run the same edgekit at both ends",
+            )
+        check_peer_name(sock, reply.device)
+        return reply
+
+    def _receive(self, connection: Connection, device: str) -> None:
+        while True:
+            message = connection.receive()
+            if isinstance(message, frames.AnswerHeader):
+                frames.check_answer(message)
+                body = bytearray(message.detections_bytes)
+                connection.receive_into([memoryview(body)])
+                self._deliver(frames.answer(message, body))
+            elif isinstance(message, frames.Credit):
+                with self._changed:
+                    self._credit += message.count
+                    self._changed.notify_all()
+            elif isinstance(message, frames.Bye):
+                raise LinkError(
+                    f"{sentence(device)} closed the hop: {sentence(message.reason)}", hint=_RETRY
+                )
+            else:
+                raise LinkError(
+                    f"{sentence(device)} sent an unexpected {type(message).__name__}",
+                    hint="run the same edgekit at both ends",
+                )
+
+    def _deliver(self, answer: Answer) -> None:
+        with self._changed:
+            sent_s = self._sent_s.pop((answer.stream, answer.run, answer.frame), None)
+        if sent_s is None:
+            _log.warning("answer about frame %s, which is not under way", answer.frame)
+            return
+        self.counters.answers_received += 1
+        try:
+            self._on_answer(answer, time.monotonic() - sent_s)
+        except Exception:  # noqa: BLE001 - the caller's code; the hop must outlive its mistakes
+            _log.exception("on_answer failed for frame %s", answer.frame)
+
+    def _fail(self, error: EdgeKitError) -> None:
+        """The attempt or connection is over; say so once."""
+        with self._changed:
+            connection, self._connection = self._connection, None
+            if self._is_closed:
+                return
+            if connection is not None and connection.end_reason is not None:
+                error = connection.end_reason
+            if connection is not None and time.monotonic() - self._connected_s > _STABLE_S:
+                self._backoff_s = 0.0
+            self._credit = 0
+            self._sent_s.clear()
+            self._state = error.what
+            self.counters.last_error = error.what
+            self._changed.notify_all()
+        if connection is not None:
+            self._tell(False)
+
+    def _tell(self, is_connected: bool) -> None:
+        try:
+            self._on_state(is_connected, self._state)
+        except Exception:  # noqa: BLE001 - the caller's code; the hop must outlive its mistakes
+            _log.exception("on_state failed")
+
+    def _interrupt(self, reason: str, *, say: str = "") -> None:
+        """End whatever is under way; call with _changed held."""
+        if self._connection is not None:
+            self._connection.end(LinkError(reason, hint=_RETRY), say=say or reason)
+        if self._attempt is not None:
+            # Also ends a connect under way; not SSLSocket.shutdown, as in wire.py.
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(self._attempt, socket.SHUT_RDWR)
+        self._changed.notify_all()
+
+    def _named(self, error: EdgeKitError) -> LinkError:
+        return LinkError(f"the frame was not sent: {error.what}", hint=_RETRY)
+
+
+def _longer(backoff_s: float) -> float:
+    return min(_BACKOFF_CAP_S, 2 * backoff_s) if backoff_s else _BACKOFF_FIRST_S

@@ -1,0 +1,448 @@
+"""The MQTT session over a real broker: the only file that knows the MQTT client library (paho).
+
+In: a broker URL, topics and payloads.  Out: messages to handlers, or a LinkError saying what to do.
+Never drops a message silently: one that can be neither sent nor queued raises.
+
+Rules that keep paho safe: no call into paho while our lock is held (paho holds its own locks while
+it calls back), and no exception may leave a callback (it would end paho's thread).
+"""
+
+import contextlib
+import logging
+import random
+import re
+import socket
+import ssl
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from paho.mqtt.client import Client, MQTTMessage, error_string
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edgekit.errors import ConfigError, LinkError
+from edgekit.transport.mqtt_port import Handler, OnConnection, check_filter, check_topic, is_match
+from edgekit.transport.wire import describe
+
+_log = logging.getLogger(__name__)
+
+_PAYLOAD_CAP_BYTES = 268_435_455
+_CLOSE_LIMIT_S = 1.0
+_START_ONE = "start one with `mosquitto -p {port}` or leave out --broker"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerUrl:
+    """mqtt://[user:password@]host[:1883] or mqtts://[user:password@]host[:8883]."""
+
+    host: str
+    port: int
+    is_tls: bool
+    user: str | None = None
+    password: str | None = None
+
+    def __str__(self) -> str:
+        """Without the password."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"mqtt{'s' if self.is_tls else ''}://{host}:{self.port}"
+
+
+def parse_broker_url(url: str) -> BrokerUrl:
+    """The parts of a broker URL. Raises: ConfigError saying what is wrong with it."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise _bad_url(url, str(error)) from None
+    if parts.scheme not in {"mqtt", "mqtts"}:
+        raise _bad_url(url, "it must begin with mqtt:// or mqtts://")
+    if not parts.hostname or re.search(r"\s", url):
+        raise _bad_url(url, "the host is missing")
+    if parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise _bad_url(url, "nothing may follow the port")
+    if port == 0:
+        raise _bad_url(url, "port 0 is none")
+    is_tls = parts.scheme == "mqtts"
+    return BrokerUrl(
+        host=parts.hostname,
+        port=port or (8883 if is_tls else 1883),
+        is_tls=is_tls,
+        user=None if parts.username is None else unquote(parts.username),
+        password=None if parts.password is None else unquote(parts.password),
+    )
+
+
+def _bad_url(url: str, why: str) -> ConfigError:
+    shown = re.sub(r"//[^@/]*@", "//…@", url)
+    return ConfigError(
+        f"broker {shown!r} is not a broker URL: {why}", hint="write it like mqtt://localhost:1883"
+    )
+
+
+class _RefusedVersionError(Exception):
+    """The broker closed, or said no to, this version of the protocol."""
+
+
+class MqttSession:
+    """One client of one broker (see MqttPort). MQTT 5; MQTT 3.1.1 where the broker has only that.
+
+    ``will`` is (topic, payload), published retained by the broker if this process vanishes.
+    ``on_connection`` is called at the first connection too, but not after ``close``.
+    ``tls`` is for mqtts:// with own certificates (tls.py); without it the system's are used.
+    Reconnects after 0.3 to 2 s, jittered. Thread: "paho-mqtt-client-<id>", a daemon.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        client_id: str,
+        will: tuple[str, bytes] | None = None,
+        on_connection: OnConnection | None = None,
+        keepalive_s: int = 5,
+        tls: ssl.SSLContext | None = None,
+        queue_count: int = 1000,
+    ) -> None:
+        self._url = parse_broker_url(url)
+        if will:
+            check_topic(will[0])
+        self._client_id, self._will = client_id, will
+        self._on_connection = on_connection
+        self._keepalive_s, self._tls, self._queue_count = keepalive_s, tls, queue_count
+        self._changed = threading.Condition()
+        # All below is guarded by _changed.
+        self._handlers: dict[str, list[Handler]] = {}
+        self._qos: dict[str, int] = {}
+        self._client: Client | None = None
+        self._is_connected = False
+        self._is_closed = False
+        self._state = f"not connected to {self._url} yet"
+        self._refused: dict[int, str] = {}
+        self._loop_thread_id: int | None = None
+
+    # Connecting.
+
+    def connect(self, timeout_s: float = 5.0) -> None:
+        """First connection; from then on it reconnects by itself until ``close``.
+
+        Raises: LinkError if the broker cannot be reached or refuses. May be called again then.
+        """
+        if self._client is not None:
+            return
+        deadline_s = time.monotonic() + timeout_s
+        try:
+            # A broker that does not even answer a version 5 CONNECT gets half of the time.
+            self._try_version(MQTTProtocolVersion.MQTTv5, time.monotonic() + timeout_s / 2)
+        except _RefusedVersionError as refusal:
+            _log.info("%s does not take MQTT 5 (%s); trying 3.1.1", self._url, refusal)
+            try:
+                self._try_version(MQTTProtocolVersion.MQTTv311, deadline_s)
+            except _RefusedVersionError as error:
+                raise self._unreachable(str(error)) from None
+
+    def _try_version(self, version: MQTTProtocolVersion, deadline_s: float) -> None:
+        """Raises: LinkError, or _RefusedVersionError if another version may do better."""
+        attempt, is_accepted = _Attempt(), False
+        client = self._new_client(version, attempt)
+        client.connect_timeout = max(0.1, deadline_s - time.monotonic())
+        with self._changed:
+            self._client = client
+        try:
+            client.connect(self._url.host, self._url.port, self._keepalive_s)
+            client.loop_start()
+            attempt.done.wait(max(0.0, deadline_s - time.monotonic()))
+            is_accepted = attempt.is_accepted
+            if is_accepted:
+                return
+            if attempt.refusal:
+                raise self._unreachable(f"it refuses: {attempt.refusal}")
+            raise _RefusedVersionError(attempt.ended or "no reply to the greeting")
+        except (OSError, ValueError) as error:
+            raise self._unreachable(
+                describe(error) if isinstance(error, OSError) else str(error)
+            ) from None
+        finally:
+            if not is_accepted:
+                with self._changed:
+                    self._client, self._is_connected = None, False
+                # Not waited for: paho may sleep half a second before it looks.
+                _stop(client, wait_s=0.0)
+
+    def _new_client(self, version: MQTTProtocolVersion, attempt: "_Attempt") -> Client:
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._client_id,
+            protocol=version,
+            userdata=attempt,
+            clean_session=None if version == MQTTProtocolVersion.MQTTv5 else True,
+        )
+        client.max_queued_messages_set(self._queue_count)
+        # Each session has its own rhythm, so that a fleet does not return as one wave.
+        client.reconnect_delay_set(random.uniform(0.3, 0.6), random.uniform(1.2, 2.0))  # type: ignore[arg-type]
+        if self._url.user is not None:
+            client.username_pw_set(self._url.user, self._url.password)
+        if self._url.is_tls:
+            client.tls_set_context(self._tls or ssl.create_default_context())
+        if self._will:
+            client.will_set(self._will[0], self._will[1], qos=1, retain=True)
+        client.on_connect = self._connected
+        client.on_connect_fail = self._connect_failed
+        client.on_disconnect = self._disconnected
+        client.on_message = self._message
+        client.on_publish = self._published
+        client.on_subscribe = self._subscribed
+        return client
+
+    def _unreachable(self, why: str) -> LinkError:
+        with self._changed:
+            self._state = f"cannot use the broker at {self._url}: {why}"
+        return LinkError(self._state, hint=_START_ONE.format(port=self._url.port))
+
+    # The port.
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        qos: int = 1,
+        wait_s: float | None = None,
+    ) -> None:
+        """Send one message; while offline, QoS 1 messages queue up to ``queue_count``.
+
+        With ``wait_s``: returns once the broker has acknowledged it; not for handlers.
+        Raises: LinkError if the message can not be sent or queued, or is not acknowledged within
+        ``wait_s`` (it may still arrive later); ConfigError if topic or payload cannot be sent.
+        """
+        check_topic(topic)
+        if len(payload) > _PAYLOAD_CAP_BYTES:
+            raise ConfigError(
+                f"{len(payload)} bytes for {topic} exceed MQTT's {_PAYLOAD_CAP_BYTES}",
+                hint="send it in blocks",
+            )
+        client = self._client
+        if client is None or self._is_closed:
+            raise LinkError(f"{topic} is not published: {self._state}", hint="connect first")
+        if wait_s is not None and threading.get_ident() == self._loop_thread_id:
+            raise LinkError(
+                f"{topic}: a handler cannot wait for its own thread", hint="leave out wait_s there"
+            )
+        info = client.publish(topic, payload, qos=qos, retain=retain)
+        if info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN and qos > 0:
+            # Queued by paho; without this, waiting would report it as failed.
+            info.rc = MQTTErrorCode.MQTT_ERR_SUCCESS
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise self._unsent(topic, info.rc)
+        if wait_s is not None:
+            try:
+                info.wait_for_publish(wait_s)
+                is_published = info.is_published()
+            except (RuntimeError, ValueError):
+                raise self._unsent(topic, info.rc) from None
+            self._check_acknowledged(topic, info.mid, is_published, wait_s)
+
+    def _unsent(self, topic: str, code: MQTTErrorCode) -> LinkError:
+        if code == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            why = f"{self._queue_count} messages wait for the broker already"
+        else:
+            why = error_string(code).rstrip(".") if self._is_connected else self._state
+        return LinkError(f"{topic} is not published: {why}", hint="publish again when connected")
+
+    def _check_acknowledged(self, topic: str, mid: int, is_published: bool, wait_s: float) -> None:
+        with self._changed:
+            refusal = self._refused.pop(mid, None)
+        if refusal:
+            raise LinkError(
+                f"the broker refuses {topic}: {refusal}", hint="check the broker's access rules"
+            )
+        if not is_published:
+            raise LinkError(
+                f"the broker did not acknowledge {topic} within {wait_s:g} s ({self._state})",
+                hint="look at the broker",
+            )
+
+    def subscribe(self, topic_filter: str, handler: Handler, *, qos: int = 1) -> None:
+        """Call ``handler`` for every message that matches; several handlers per filter may be.
+
+        May be called before ``connect``. Raises: ConfigError if the filter is no filter.
+        """
+        check_filter(topic_filter)
+        with self._changed:
+            self._handlers.setdefault(topic_filter, []).append(handler)
+            self._qos[topic_filter] = max(qos, self._qos.get(topic_filter, 0))
+            qos = self._qos[topic_filter]
+            client = self._client if self._is_connected else None
+        if client:
+            # If the connection breaks meanwhile, _connected subscribes again.
+            client.subscribe(topic_filter, qos)
+
+    def unsubscribe(self, topic_filter: str) -> None:
+        """Remove all handlers of this filter. No effect if there are none."""
+        with self._changed:
+            known = self._handlers.pop(topic_filter, None)
+            self._qos.pop(topic_filter, None)
+            client = self._client if self._is_connected else None
+        if client and known:
+            client.unsubscribe(topic_filter)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker has accepted us and the connection lives."""
+        return self._is_connected
+
+    @property
+    def state(self) -> str:
+        """ "connected", or one sentence that says what is wrong."""
+        return self._state
+
+    def close(self) -> None:
+        """Leave gracefully, without the last will, for good. Publishes nothing by itself."""
+        with self._changed:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self._is_connected = False
+            self._state = "closed"
+            client = self._client
+        if client:
+            _stop(client)
+
+    # Callbacks, on paho's thread.
+
+    def _connected(
+        self, client: Client, attempt: "_Attempt", _flags: Any, reason: ReasonCode, _props: Any
+    ) -> None:
+        if reason.is_failure:
+            if attempt.done.is_set():
+                self._set_state(f"the broker at {self._url} refuses: {reason}")
+            elif "protocol" in str(reason).lower():
+                attempt.end(f"it refuses: {reason}")
+            else:
+                attempt.refuse(str(reason))
+            return
+        with self._changed:
+            if self._is_closed or client is not self._client:
+                return
+            self._loop_thread_id = threading.get_ident()
+            self._is_connected = True
+            self._state = "connected"
+            filters = list(self._qos.items())
+        if filters:
+            client.subscribe(filters)
+        attempt.accept()
+        self._tell(True)
+
+    def _connect_failed(self, _client: Client, _attempt: "_Attempt") -> None:
+        self._set_state(f"cannot reach the broker at {self._url}; still trying")
+
+    def _disconnected(
+        self, client: Client, attempt: "_Attempt", flags: Any, reason: ReasonCode, _props: Any
+    ) -> None:
+        if not attempt.done.is_set():
+            attempt.end("it closes the connection")
+            return
+        said = reason.is_failure and flags.is_disconnect_packet_from_server
+        with self._changed:
+            was_connected, self._is_connected = self._is_connected, False
+            if self._is_closed or client is not self._client:
+                return
+            if was_connected:
+                why = f": {reason}" if said else ""
+                self._state = f"lost the broker at {self._url}{why}; reconnecting"
+        if was_connected:
+            self._tell(False)
+
+    def _message(self, _client: Client, _attempt: "_Attempt", message: MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            _log.warning("a message with an undecodable topic is ignored")
+            return
+        with self._changed:
+            handlers = [
+                handler
+                for topic_filter, known in self._handlers.items()
+                if is_match(topic_filter, topic)
+                for handler in known
+            ]
+        payload = bytes(message.payload)
+        for handler in handlers:
+            try:
+                handler(topic, payload)
+            except Exception:  # noqa: BLE001 - the caller's code; it must not end paho's thread
+                _log.exception("a handler failed on %s (%d bytes)", topic, len(message.payload))
+
+    def _published(
+        self, _client: Client, _attempt: "_Attempt", mid: int, reason: ReasonCode, _props: Any
+    ) -> None:
+        if reason.is_failure:
+            _log.error("the broker refuses message %d: %s", mid, reason)
+            with self._changed:
+                self._refused[mid] = str(reason)
+                while len(self._refused) > self._queue_count:
+                    self._refused.pop(next(iter(self._refused)))
+
+    def _subscribed(
+        self, _client: Client, _attempt: "_Attempt", _mid: int, reasons: list[ReasonCode], _p: Any
+    ) -> None:
+        for reason in reasons:
+            if reason.is_failure:
+                _log.error("the broker at %s refuses a subscription: %s", self._url, reason)
+
+    def _set_state(self, state: str) -> None:
+        with self._changed:
+            if not self._is_closed:
+                self._state = state
+
+    def _tell(self, is_connected: bool) -> None:
+        if self._on_connection is None:
+            return
+        try:
+            self._on_connection(is_connected, self._state)
+        except Exception:  # noqa: BLE001 - as in _message
+            _log.exception("on_connection failed")
+
+
+class _Attempt:
+    """How the first connection of one client went; its callbacks fill it in."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.is_accepted = False
+        self.refusal = ""
+        """Why the broker does not want us, whatever the protocol version."""
+        self.ended = ""
+        """How it ended, if another protocol version may do better."""
+
+    def accept(self) -> None:
+        self.is_accepted = True
+        self.done.set()
+
+    def refuse(self, why: str) -> None:
+        self.refusal = why
+        self.done.set()
+
+    def end(self, why: str) -> None:
+        self.ended = why
+        self.done.set()
+
+
+def _stop(client: Client, *, wait_s: float = _CLOSE_LIMIT_S) -> None:
+    """Say goodbye and end paho's thread; a broker that hangs cannot hold us for long."""
+    client.disconnect()
+    # loop_stop joins without a limit, so it is waited for from outside.
+    stopper = threading.Thread(target=client.loop_stop, name="mqtt-stop", daemon=True)
+    stopper.start()
+    if not wait_s:
+        return
+    stopper.join(wait_s)
+    if stopper.is_alive():
+        sock = client.socket()
+        if isinstance(sock, socket.socket):
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        stopper.join(wait_s)

@@ -1,0 +1,227 @@
+"""How close a two-device pipeline comes to its slowest part.
+
+Two pinned agent processes run a real detector on a real video, every frame, through Mosquitto and
+the TLS hop. efficiency = measured throughput x max(T1, Tlink, T2), where each T is the time per
+frame of that part running alone on its processor: T1 = decode the video + preprocess + shard 0,
+Tlink = stream the cut's tensors over the same kind of hop, T2 = shard 1 + decode the boxes.
+1.0 means that nothing but the slowest part costs time.
+
+    python tests/bench/pipeline.py [--quick] [--json FILE]
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import numpy as np
+import onnxruntime
+
+from edgekit.agent.prepare import CARD_PATH, load_onnx_session
+from edgekit.agent.shard import ShardRunner
+from edgekit.bundle.bundle import open_bundle
+from edgekit.fleet.certificates import FleetAuthority
+from edgekit.runtime.session import random_inputs
+from edgekit.spec.agent_config import RuntimeConfig
+from edgekit.spec.base import load
+from edgekit.spec.card import ModelCard
+from edgekit.spec.fleet import local_fleet
+from edgekit.transport.hop import TcpHopLink, TcpHopListener
+from edgekit.transport.mosquitto import MosquittoBroker
+from edgekit.transport.port import Activation, Identity
+from edgekit.transport.tls import tls_contexts
+from edgekit.vision.answers import detections_of
+from edgekit.vision.preprocess import preprocess
+from edgekit.vision.sources import open_source
+from edgekit.workflow import DemoOptions, run_demo
+from tests.world import DATA
+
+MODELS = (
+    ("yolox-nano", "models/yolox_nano/yolox_nano_416x416.onnx"),
+    ("nanodet-m", "models/nanodet_m/nanodet_m_320.onnx"),
+    ("lightperson", "models/light_person_detector/light_person_detector.onnx"),
+)
+VIDEO = "video/vtest_pedestrians/vtest.mp4"
+
+
+def time_per_frame(work: Callable[[], None], count: int) -> float:
+    """Median time of ``work`` [s] over ``count`` runs after a warm-up."""
+    for _ in range(max(3, count // 10)):
+        work()
+    times_s = []
+    for _ in range(count):
+        started_s = time.perf_counter()
+        work()
+        times_s.append(time.perf_counter() - started_s)
+    return median(times_s)
+
+
+def stage_alone(folder: Path, index: int, count: int) -> float:
+    """Time per frame of one stage [s], alone on its processor."""
+    os.sched_setaffinity(0, {index})
+    bundle = open_bundle(folder)
+    plan = bundle.plan
+    card = load(folder / CARD_PATH, ModelCard)
+    session = load_onnx_session(folder / plan.placements[index].shard, RuntimeConfig())
+    runner = ShardRunner(session, plan, index)
+    (model_input,) = plan.model_inputs
+    if index == 0:
+        source = open_source(f"file:{DATA / VIDEO}?loop=1")
+
+        def first() -> None:
+            image = source.read().image
+            height_px, width_px = model_input.shape[2:]
+            tensor = preprocess(image, card.input, height_px=height_px, width_px=width_px)
+            runner.run({model_input.name: tensor})
+
+        return time_per_frame(first, count)
+    arriving = random_inputs(plan.placements[index].inputs)
+
+    def last() -> None:
+        outputs = runner.run(arriving)
+        detections_of(
+            outputs, card, model_input=model_input, source_height_px=360, source_width_px=480
+        )
+
+    return time_per_frame(last, count)
+
+
+def in_own_process(function: Callable[..., float], *arguments: Any) -> float:
+    """Run in a fresh process, so that pinning and caches are its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def link_alone(folder: Path, count: int) -> float:
+    """Time per frame of the hop alone [s]: stream the cut's tensors as fast as credit allows."""
+    cut = open_bundle(folder).plan.cuts[0]
+    identity = Identity(device="edge-a", fleet="bench", deployment="d", epoch=1, cut=0)
+    received, ready = threading.Semaphore(0), threading.Event()
+    with tempfile.TemporaryDirectory() as home:
+        pem = FleetAuthority("bench").enrol("edge-a", Path(home))
+        server, client = tls_contexts(pem.certificate, pem.key, pem.authority)
+        listener = TcpHopListener(
+            "127.0.0.1",
+            0,
+            on_activation=lambda activation, reply, release: (release(), received.release()),
+            tls=server,
+        )
+    listener.serve(identity)
+    link = TcpHopLink(
+        identity,
+        on_answer=lambda answer, round_trip_s: None,
+        on_state=lambda connected, state: ready.set(),
+        tls=client,
+    )
+    link.set_peer(*listener.address)
+    ready.wait(5.0)
+    tensors = {spec.name: np.zeros(spec.shape, spec.dtype) for spec in cut.tensors}
+    frame = 0
+
+    def send() -> None:
+        nonlocal frame
+        link.send(
+            Activation(
+                stream="s", run="r", frame=frame, capture_ns=0, source_height_px=360,
+                source_width_px=480, tensors=tensors,
+            ),
+            timeout_s=5.0,
+        )  # fmt: skip
+        received.acquire(timeout=5.0)
+        frame += 1
+
+    try:
+        return time_per_frame(send, count)
+    finally:
+        link.close()
+        listener.close()
+
+
+def throughput(model: Path, folder: Path, broker: str, frames: int) -> float:
+    """Answers per second of the real pipeline."""
+    options = DemoOptions(
+        model=model,
+        source=f"file:{DATA / VIDEO}?loop=1&frames={frames}",
+        fleet=local_fleet(2, name="bench"),
+        broker=broker,
+        pin=True,
+        folder=folder,
+    )
+    summary = run_demo(options, say=lambda text: None, progress=lambda *done: None)
+    if summary.frames_answered != frames:
+        raise SystemExit(f"{summary.frames_answered} of {frames} frames were answered")
+    return summary.fps
+
+
+def measure(name: str, model: Path, broker: str, *, frames: int, repeats: int) -> dict[str, Any]:
+    """All figures of one model: medians over ``repeats`` interleaved rounds."""
+    rounds: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home)
+        for _ in range(repeats):
+            fps = throughput(model, folder, broker, frames)
+            t1_s = in_own_process(stage_alone, folder / "bundle", 0, frames // 2)
+            t2_s = in_own_process(stage_alone, folder / "bundle", 1, frames // 2)
+            tlink_s = link_alone(folder / "bundle", frames // 2)
+            slowest_s = max(t1_s, tlink_s, t2_s)
+            rounds.append(
+                {
+                    "fps": fps,
+                    "t1_ms": 1e3 * t1_s,
+                    "tlink_ms": 1e3 * tlink_s,
+                    "t2_ms": 1e3 * t2_s,
+                    "efficiency": fps * slowest_s,
+                }
+            )
+        cut = open_bundle(folder / "bundle").plan.cuts[0]
+    figures = {key: round(median(row[key] for row in rounds), 4) for key in rounds[0]}
+    return {"model": name, "cut": str(cut), "cut_bytes": cut.nbytes, **figures, "rounds": rounds}
+
+
+def main() -> None:
+    """Measure three models and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer frames, one round")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    if not DATA.exists():
+        raise SystemExit("needs ../shared/data")
+    frames, repeats = (120, 1) if arguments.quick else (400, 5)
+    print(
+        f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}, "
+        f"ONNX Runtime {onnxruntime.__version__}; {frames} frames x {repeats}"
+    )
+    print(f"{'model':12} {'T1 ms':>8} {'Tlink ms':>9} {'T2 ms':>8} {'fps':>8} {'efficiency':>11}")
+    rows = []
+    with MosquittoBroker() as broker:
+        for name, model in MODELS:
+            row = measure(name, DATA / model, broker.url, frames=frames, repeats=repeats)
+            rows.append(row)
+            print(
+                f"{name:12} {row['t1_ms']:8.2f} {row['tlink_ms']:9.2f} {row['t2_ms']:8.2f} "
+                f"{row['fps']:8.1f} {row['efficiency']:11.3f}",
+                flush=True,
+            )
+    efficiencies = [row["efficiency"] for row in rows]
+    result = {
+        "efficiency_min": round(min(efficiencies), 3),
+        "efficiency_median": round(median(efficiencies), 3),
+    }
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"models": rows, **result}, indent=2) + "\n")
+    print("RESULT " + " ".join(f"{key}={value}" for key, value in result.items()))
+
+
+if __name__ == "__main__":
+    main()
