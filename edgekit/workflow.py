@@ -104,7 +104,7 @@ def run_demo(
         return collector.summary(
             cut=tuple(cut.names for cut in bundle.plan.cuts),
             model=options.model.name,
-            source=options.source,
+            source=parse_source_uri(options.source).uri,
         )
 
 

@@ -95,6 +95,11 @@ class Agent:
         """
         self._listener, self._hop_address = listener, hop_address
         current = self._store.current()
+        # Before connecting: nobody may see us online and command us before we listen.
+        self._mqtt.subscribe(self._topics.command(self._config.device), self._on_command)
+        if self._config.source is not None:
+            watch = self._topics.watch(self._config.source.stream)
+            self._mqtt.subscribe(watch, lambda _topic, _payload: self._on_watch(), qos=0)
         try:
             self._mqtt.connect()
         except LinkError as error:
@@ -102,10 +107,6 @@ class Agent:
                 raise
             logger.warning("no broker, serving the last deployment all the same: %s", error)
             threading.Thread(target=self._keep_connecting, name="broker", daemon=True).start()
-        self._mqtt.subscribe(self._topics.command(self._config.device), self._on_command)
-        if self._config.source is not None:
-            watch = self._topics.watch(self._config.source.stream)
-            self._mqtt.subscribe(watch, lambda _topic, _payload: self._on_watch(), qos=0)
         self._publish_status()
         self._reporter.start(lambda: (self._state, self._problem, self._pipeline))
         if current is not None:

@@ -67,9 +67,9 @@ class Capture:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+        self._source.close()  # ends a read that waits
         if self._thread.is_alive():
             self._thread.join(timeout=5.0)
-        self._source.close()
 
     def _read(self) -> None:
         try:

@@ -13,8 +13,9 @@ from types import FrameType
 from edgekit.agent.agent import Agent, new_run_id, offline_will
 from edgekit.errors import ConfigError
 from edgekit.spec.agent_config import AgentConfig, HopConfig
+from edgekit.transport.broker_url import parse_broker_url
 from edgekit.transport.hop import TcpHopLink, TcpHopListener
-from edgekit.transport.mqtt import MqttSession, parse_broker_url
+from edgekit.transport.mqtt import MqttSession
 from edgekit.transport.tls import tls_contexts
 
 logger = logging.getLogger(__name__)

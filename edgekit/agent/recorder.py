@@ -51,7 +51,15 @@ class Recorder:
                     writer = VideoWriter(self._path, fps=self._fps, size_px=size)
                 writer.write(image)
             except EdgeKitError as error:
-                self.problem = str(error)
-                logger.error("recording stopped: %s", error)
+                self._give_up(writer, error)
         if writer is not None and not self.problem:
-            writer.close()
+            try:
+                writer.close()
+            except EdgeKitError as error:
+                self._give_up(writer, error)
+
+    def _give_up(self, writer: VideoWriter | None, error: EdgeKitError) -> None:
+        self.problem = str(error)
+        logger.error("recording stopped: %s", error)
+        if writer is not None:
+            writer.discard()

@@ -58,8 +58,8 @@ def build_bundle(
 ) -> BuildResult:
     """Turn the model at ``model_path`` into a bundle for ``fleet`` at ``out``.
 
-    ``rule`` is what ``planner.balance.choose_cuts`` takes; ``card`` a card, or a function that finds
-    one. Same input, same bytes (golden vectors: on the same kind of processor).
+    ``rule`` is what ``planner.balance.choose_cuts`` takes; ``card`` a card, or a function that
+    finds one. Same input, same bytes (golden vectors: on the same kind of processor).
     Raises: ConfigError, ModelError or PlanError; then nothing was written.
     """
     say = progress or (lambda text, done, total: None)

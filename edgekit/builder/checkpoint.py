@@ -8,9 +8,9 @@ checked, so a flipped bit is an error and not a slightly worse network.
 import hashlib
 import io
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import torch
@@ -53,12 +53,13 @@ def save_checkpoint(module: nn.Module, path: Path) -> None:
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, value in module.state_dict().items()
     }
+    config = asdict(cast(Table6Config, module.config))
     content = {
         "format": FORMAT,
         "version": VERSION,
         "architecture": name,
-        "config": asdict(module.config),
-        "sha256": _digest(state),
+        "config": config,
+        "sha256": _digest(name, config, state),
         "state_dict": state,
     }
     buffer = io.BytesIO()  # not the path: torch would write the file's name into the archive
@@ -85,17 +86,25 @@ def load_checkpoint(path: Path) -> nn.Module:
             f"{path}: architecture {name!r} is unknown to this version",
             hint=f"update edgekit; it knows {', '.join(_ARCHITECTURES)}",
         )
+    config = _config(content["config"], architecture, path)
+    module = architecture.module(**config)
+    _take_state(module, content["state_dict"], path)
+    if content["sha256"] != _digest(str(name), config, module.state_dict()):
+        raise ModelError(f"{path}: sha256 does not match config and state_dict", hint=_AGAIN)
+    return module.eval()
+
+
+def _config(value: object, architecture: _Architecture, path: Path) -> dict[str, Any]:
+    """The keyword arguments of the network. Raises: ModelError unless there is each, and no other."""
+    known = {field.name for field in fields(architecture.config)}
+    if not isinstance(value, dict) or value.keys() != known:
+        raise ModelError(f"{path}: config does not have the fields {sorted(known)}", hint=_AGAIN)
     try:
-        config = msgspec.convert(content["config"], architecture.config)
+        return asdict(msgspec.convert(value, architecture.config))
     except (msgspec.ValidationError, EdgeKitError) as error:
         cause = error.__cause__ if isinstance(error.__cause__, EdgeKitError) else error
         reason = cause.what if isinstance(cause, EdgeKitError) else str(cause)
         raise ModelError(f"{path}: config is not valid: {reason}", hint=_AGAIN) from None
-    module = architecture.module(**{key: getattr(config, key) for key in config.__slots__})
-    _take_state(module, content["state_dict"], path)
-    if content["sha256"] != _digest(module.state_dict()):
-        raise ModelError(f"{path}: sha256 does not match state_dict", hint=_AGAIN)
-    return module.eval()
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -133,9 +142,7 @@ def _check_fields(content: dict[str, Any], path: Path) -> None:
     missing = [name for name in _FIELDS if name not in content]
     unknown = sorted(map(str, set(content) - set(_FIELDS)))
     if missing or unknown:
-        raise ModelError(
-            f"{path}: fields missing {missing}, unknown {unknown}", hint=_AGAIN
-        )
+        raise ModelError(f"{path}: fields missing {missing}, unknown {unknown}", hint=_AGAIN)
 
 
 def _take_state(module: nn.Module, state: object, path: Path) -> None:
@@ -165,9 +172,9 @@ def _described(value: object) -> str:
     return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
 
 
-def _digest(state: Mapping[str, Tensor]) -> str:
-    """sha256 over names, types, shapes and bytes of all tensors, in order."""
-    digest = hashlib.sha256()
+def _digest(architecture: str, config: dict[str, Any], state: Mapping[str, Tensor]) -> str:
+    """sha256 over the configuration, then names, types, shapes and bytes of all tensors."""
+    digest = hashlib.sha256(f"{architecture} {sorted(config.items())}\n".encode())
     for name, value in state.items():
         digest.update(f"{name} {_described(value)}\n".encode())
         digest.update(value.detach().contiguous().numpy().tobytes())

@@ -47,7 +47,7 @@ def _resolved(value: onnx.ValueInfoProto, given: tuple[int, ...] | None) -> tupl
         raise ModelError(
             f"input {name!r} is not a tensor", hint="export the model with tensors as inputs"
         )
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
+    dtype = _dtype_of(value)
     if not value.type.tensor_type.HasField("shape"):
         if given is None:
             raise ConfigError(
@@ -71,6 +71,17 @@ def _resolved(value: onnx.ValueInfoProto, given: tuple[int, ...] | None) -> tupl
     text = "x".join(map(str, shape))
     note = f"input {name!r}: the open batch dimension {labels[0]!r} is taken as 1 ({text})"
     return TensorSpec(name=name, dtype=dtype, shape=shape), note
+
+
+def _dtype_of(value: onnx.ValueInfoProto) -> str:
+    element = value.type.tensor_type.elem_type
+    try:
+        dtype: str = onnx.helper.tensor_dtype_to_np_dtype(element).name
+    except KeyError:
+        raise ModelError(
+            f"input {value.name!r} declares no element type", hint="export the model again"
+        ) from None
+    return dtype
 
 
 def _suggestion(fixed: list[int]) -> str:

@@ -1,4 +1,4 @@
-"""Load a trained model: one normalised graph with a shape for every tensor, proved equal to the file.
+"""Load a trained model: one normalised graph, a shape for every tensor, proved equal to the file.
 
 In: an .onnx file, or a .pt file of our own format.  Out: a LoadedModel.
 Every model that leaves here runs in the real runtime and gives the file's own numbers; every one
@@ -118,7 +118,8 @@ def _check_equal(
         return (f"normalising moved the outputs by {worst:.1e} of their range (limit 1e-5)",)
     step = _guilty_step(proto, inputs, original)
     raise ModelError(
-        f"normalising step {step!r} moved the outputs by {worst:.1e}, limit {MAX_RELATIVE_ERROR:.0e}",
+        f"normalising step {step!r} moved the outputs by {worst:.1e}, "
+        f"limit {MAX_RELATIVE_ERROR:.0e}",
         hint="report this model; until then export it with fixed shapes and opset 13 to 17",
     )
 

@@ -99,7 +99,7 @@ def _convert_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
         except (RuntimeError, onnx.onnx_cpp2py_export.ConvertError) as error:
             first = str(error).strip().splitlines()[0][:200]
             raise ModelError(
-                f"the model uses opset {opset}, and it cannot be brought down to {MAX_OPSET}: {first}",
+                f"opset {opset} of the model cannot be brought down to {MAX_OPSET}: {first}",
                 hint=f"export it with opset_version={MAX_OPSET}; opset {opset} needs "
                 f"ONNX Runtime {_runtime_for(opset)} or newer on every device",
             ) from None
@@ -149,10 +149,12 @@ def _sort_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _constants_to_initializers(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Constant nodes become initializers; other constant subgraphs stay as they are."""
+    """Constant nodes become initializers (model outputs excepted); other constants stay."""
+    outputs = {value.name for value in proto.graph.output}
     kept = []
     for node in proto.graph.node:
-        value = _constant_value(node) if node.op_type == "Constant" else None
+        is_plain = node.op_type == "Constant" and node.output[0] not in outputs
+        value = _constant_value(node) if is_plain else None
         if value is None:
             kept.append(node)
         else:

@@ -7,7 +7,7 @@ that only move data are in the table, with work 0. A bias that starts an accumul
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,8 +66,8 @@ def work_of(shapes: NodeShapes) -> int:
     if rule is None or shapes.node.domain not in _DOMAINS:
         domain = shapes.node.domain or "ai.onnx"
         raise ModelError(
-            f"operator {domain}.{shapes.node.op_type} ({shapes.node.name}) is not in the cost table, "
-            "so its work is unknown",
+            f"operator {domain}.{shapes.node.op_type} ({shapes.node.name}) is not in the cost "
+            "table, so its work is unknown",
             hint="export the model without it, or add its rule to edgekit/builder/op_costs.py",
         )
     return rule(shapes)
@@ -112,12 +112,12 @@ def _gemm(shapes: NodeShapes) -> int:
     scaling = sum(
         shapes.out_count for name in ("alpha", "beta") if shapes.attribute(name, 1.0) != 1.0
     )
-    return 2 * shapes.out_count * inner + scaling
+    return int(2 * shapes.out_count * inner + scaling)
 
 
 def _pool(shapes: NodeShapes) -> int:
     """One operation per element of the window."""
-    return shapes.out_count * math.prod(shapes.attribute("kernel_shape", (1,)))
+    return shapes.out_count * int(math.prod(shapes.attribute("kernel_shape", (1,))))
 
 
 def _variadic(shapes: NodeShapes) -> int:
@@ -126,7 +126,7 @@ def _variadic(shapes: NodeShapes) -> int:
 
 
 def _resize(shapes: NodeShapes) -> int:
-    """Nearest moves data; linear is 2 flop per tap and 2 taps per scaled dimension; cubic 4 taps."""
+    """Nearest moves data; linear: 2 flop per tap, 2 taps per scaled dimension; cubic: 4 taps."""
     mode = shapes.attribute("mode", "nearest")
     if mode == "nearest":
         return 0

@@ -16,6 +16,8 @@ from edgekit.runtime.session import random_inputs
 from edgekit.spec.agent_config import Optimization
 from edgekit.spec.tensors import Array, TensorSpec
 
+_MAX_PROTO_BYTES = 2**31 - 1
+
 
 def probe_tensors(
     proto: onnx.ModelProto, inputs: dict[str, Array], names: Iterable[str]
@@ -58,10 +60,11 @@ def to_bytes(proto: onnx.ModelProto) -> bytes:
 
     Raises: ModelError above the 2 GB that one file can hold.
     """
-    try:
-        data: bytes = proto.SerializeToString(deterministic=True)
-    except ValueError as error:
+    size_bytes = proto.ByteSize()
+    if size_bytes > _MAX_PROTO_BYTES:
         raise ModelError(
-            f"the model is too large for one file: {error}", hint="use a model below 2 GB"
-        ) from None
+            f"the model has {size_bytes} bytes, too many for one ONNX file",
+            hint="use a model below 2 GB",
+        )
+    data: bytes = proto.SerializeToString(deterministic=True)
     return data

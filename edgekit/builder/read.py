@@ -95,7 +95,7 @@ def _check_external(info: ExternalDataInfo, name: str, path: Path) -> None:
     end = int(info.offset or 0) + int(info.length or 0)
     if file.stat().st_size < end:
         raise ModelError(
-            f"{info.location} is cut off: {file.stat().st_size} bytes, but {name!r} ends at byte {end}",
+            f"{info.location} is cut off: {file.stat().st_size} bytes, {name!r} ends at byte {end}",
             hint=f"copy {info.location} into {path.parent} again",
         )
 

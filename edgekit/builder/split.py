@@ -58,7 +58,7 @@ def _shard(
     outgoing = [
         spec for name, spec in loaded.activations.items() if name in made and name in leaving
     ]
-    shard = onnx.helper.make_model(
+    return onnx.helper.make_model(
         onnx.helper.make_graph(
             nodes,
             f"shard-{index}",
@@ -70,7 +70,6 @@ def _shard(
         ir_version=loaded.proto.ir_version,
         producer_name=loaded.proto.producer_name,
     )
-    return shard
 
 
 def _domains(

@@ -87,9 +87,9 @@ class VerifyReport:
             raise ModelError("nothing was compared", hint="give at least one frame")
         worst = max(bad, key=lambda check: check.max_relative_error)
         raise ModelError(
-            f"output {worst.output!r} of the chained shards is {worst.max_relative_error:.1e} of its "
-            f"range away from the whole model ({worst.kind} input, level {worst.level}); the limit "
-            f"is {MAX_RELATIVE_ERROR:.0e}",
+            f"output {worst.output!r} of the chained shards is {worst.max_relative_error:.1e} of "
+            f"its range away from the whole model ({worst.kind} input, level {worst.level}); "
+            f"the limit is {MAX_RELATIVE_ERROR:.0e}",
             hint="choose another --cut, and report this model",
         )
 

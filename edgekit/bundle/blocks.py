@@ -2,9 +2,9 @@
 
 In: bytes on the host; blocks in any order on a device.  Out: the whole file at its final path, or
 nothing there at all.  Never touches the network.
-A pull in progress is two files beside the final path: ``<name>.part`` holds the bytes, ``<name>.map``
-which blocks are safely in it. The map is written only after the bytes are synced, so a power cut
-costs a few blocks and never leaves a hole that counts as present.
+A pull in progress is two files beside the final path: ``<name>.part`` holds the bytes,
+``<name>.map`` which blocks are safely in it. The map is written only after the bytes are synced, so
+a power cut costs a few blocks and never leaves a hole that counts as present.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""The bundle: a folder with everything that a fleet needs to run one model, every byte accounted for.
+"""The bundle: a folder with all that a fleet needs to run one model, every byte accounted for.
 
 ::
 
@@ -119,12 +119,19 @@ def _check_free(out: Path, *, force: bool) -> None:
     if out.is_dir() and not out.is_symlink():
         if not any(out.iterdir()):
             return
-        if (out / MANIFEST_PATH).is_file():
-            load(out / MANIFEST_PATH, Manifest)
+        if _has_manifest(out):
             if force:
                 return
             raise ConfigError(f"{out} already holds a bundle", hint="add --force to replace it")
     raise ConfigError(f"{out} exists and is no bundle", hint="choose another --out")
+
+
+def _has_manifest(folder: Path) -> bool:
+    try:
+        load(folder / MANIFEST_PATH, Manifest)
+    except (ConfigError, TrustError):
+        return False
+    return True
 
 
 def _put(out: Path, files: Mapping[str, bytes]) -> None:
@@ -146,7 +153,7 @@ def _put(out: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _swap(staged: Path, out: Path) -> None:
-    """Rename ``staged`` to ``out``; an older bundle there steps aside first, and back on failure."""
+    """Rename ``staged`` to ``out``; an older bundle steps aside first, and back on failure."""
     if not out.exists():
         staged.rename(out)
         return
@@ -179,12 +186,16 @@ def open_bundle(path: Path) -> Bundle:
             f"{path} holds {found!r}, which is not in its manifest",
             hint="remove that file, or build the bundle again",
         )
-    contents = {entry.path: _checked_bytes(path, entry) for entry in manifest.files}
+    kept = {}
+    for entry in manifest.files:
+        data = _checked_bytes(path, entry)
+        if entry.path in (PLAN_PATH, CARD_PATH):
+            kept[entry.path] = data
     return Bundle(
         folder=path,
         manifest=manifest,
-        plan=_plan_in(contents, manifest, path),
-        card=_card_in(contents, path),
+        plan=_plan_in(kept, manifest, path),
+        card=_card_in(kept, path),
     )
 
 

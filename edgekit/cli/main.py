@@ -5,6 +5,7 @@ Exit codes follow the error tree: 2 edit something, 3 model, 4 plan, 5 trust, 6 
 
 import importlib
 import logging
+import os
 import sys
 import traceback
 
@@ -78,6 +79,9 @@ def cli(verbose: int) -> None:
 
 def main() -> None:
     """Entry point: map every EdgeKitError to one clear line and its exit code."""
+    # OpenCV reads these when a verb imports it; what it would say, our own errors say better.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         cli.main(standalone_mode=False)
     except EdgeKitError as error:

@@ -92,7 +92,7 @@ def render_summary(summary: Summary) -> None:
             "frames": f"{summary.frames_captured} captured, {summary.frames_answered} answered",
             "dropped": dropped or "none",
             "rate": f"{summary.fps:.1f} answers/s",
-            "latency": f"p50 {latency.p50:.1f} ms, p95 {latency.p95:.1f} ms, p99 {latency.p99:.1f} ms",
+            "latency": f"p50 {latency.p50:.1f}, p95 {latency.p95:.1f}, p99 {latency.p99:.1f} ms",
         }
     )
     times = [(f"shard {stage.shard} on {stage.device}", "", stage.ms) for stage in summary.stages]

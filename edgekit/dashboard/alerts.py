@@ -20,6 +20,8 @@ SILENCE_LIMIT_S = 1.5
 """Telemetry comes once a second."""
 _LONG_SILENCE_S = 5.0
 _STALL_LIMIT_S = 3.0
+_SAID_MAX = 300
+"""Characters of a device's own words that are shown."""
 _START_AGENT = "start it again with `edgekit agent --config agent.toml`"
 
 
@@ -67,6 +69,7 @@ def find_alerts(view: FleetView, plan: Plan | None, link: Link, now_s: float) ->
         *_problems(view),
     ]
     if not found:
+        found.extend(_degraded(view, now_s))
         found.extend(_stalled(view, link, now_s))
     return tuple(sorted(found, key=lambda alert: alert.tone != "red"))
 
@@ -108,7 +111,8 @@ def _offline(view: FleetView, plan: Plan | None, now_s: float) -> Iterator[Alert
             continue
         since_s = device.state_since_s
         gone = f" for {say_duration(now_s - since_s)}" if since_s is not None else ""
-        why = device.status.problem.removeprefix(f"{device.name} ") or "its agent was stopped"
+        said = device.status.problem.removeprefix(f"{device.name} ")[:_SAID_MAX]
+        why = said or "its agent was stopped"
         yield Alert(
             tone="red",
             subject=device.name,
@@ -145,7 +149,7 @@ def _hops(view: FleetView, plan: Plan | None) -> Iterator[Alert]:
             tone="red",
             subject=device.name,
             what=f"The hop {device.name} → {target or 'next device'} is down: "
-            f"{telemetry.hop_state}",
+            f"{telemetry.hop_state[:_SAID_MAX]}",
             hint=f"check that {target or 'it'} serves and that its hop port can be reached",
         )
 
@@ -188,8 +192,20 @@ def _problems(view: FleetView) -> Iterator[Alert]:
                 yield Alert(
                     tone="red" if has_failed else "amber",
                     subject=device.name,
-                    what=f"{device.name}: {problem.rstrip('.')}",
+                    what=f"{device.name}: {problem[:_SAID_MAX].rstrip('.')}",
                 )
+
+
+def _degraded(view: FleetView, now_s: float) -> Iterator[Alert]:
+    for stream in view.streams.values():
+        last = stream.answers.last
+        if last is not None and last.degraded and stream.answers.silent_s(now_s) < _STALL_LIMIT_S:
+            yield Alert(
+                tone="amber",
+                subject=stream.name,
+                what=f"Stream {stream.name} is answered by a part of the model only",
+                hint="its answers are marked as degraded until all devices of the plan serve",
+            )
 
 
 def _stalled(view: FleetView, link: Link, now_s: float) -> Iterator[Alert]:

@@ -19,7 +19,8 @@ from nicegui import ui
 from edgekit.dashboard.feed import Feed
 from edgekit.dashboard.page.layout import register_page
 from edgekit.errors import ConfigError, LinkError
-from edgekit.transport.mqtt import MqttSession, parse_broker_url
+from edgekit.transport.broker_url import parse_broker_url
+from edgekit.transport.mqtt import MqttSession
 
 logger = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ names the device and its problem, with everybody serving what they served before
 """
 
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -21,6 +22,7 @@ from edgekit.spec.topics import Topics
 from edgekit.transport.mqtt_port import MqttPort
 
 _COMMAND_TIMEOUT_S = 10.0
+_RESEND_S = 2.0
 
 Say = Callable[[str], None]
 
@@ -39,19 +41,25 @@ def deploy(
     """Bring every device of the plan to serve ``announcement``. Returns the new epoch."""
     devices = [placement.device for placement in announcement.plan.placements]
     deployment = announcement.manifest.deployment_id
+
+    def send(device: str, command: Command) -> None:
+        payload = to_json(command, indent=0)
+        mqtt.publish(topics.command(device), payload, wait_s=_COMMAND_TIMEOUT_S)
+
     say(f"waiting for {', '.join(devices)}")
     _wait_online(devices, watcher, online_timeout_s)
     epoch = 1 + max(_status(watcher, device).epoch for device in devices)
     try:
         say(f"prepare {deployment} on {', '.join(devices)}")
-        sent = _send_all(devices, "prepare", deployment, epoch, mqtt, topics)
-        _wait_state(sent, "ready", deployment, watcher, ready_timeout_s)
+        prepare = _commands(devices, "prepare", deployment, epoch)
+        _until(prepare, "ready", watcher, ready_timeout_s, send)
         say(f"commit epoch {epoch}")
         # Last stage first: a device is ready for activations before its upstream sends any.
-        sent = _send_all(devices[::-1], "commit", deployment, epoch, mqtt, topics)
-        _wait_state(sent, "serving", deployment, watcher, serving_timeout_s)
+        commit = _commands(devices[::-1], "commit", deployment, epoch)
+        _until(commit, "serving", watcher, serving_timeout_s, send)
     except (LinkError, DeviceError):
-        _send_all(devices, "abort", deployment, epoch, mqtt, topics)
+        for device, command in _commands(devices, "abort", deployment, epoch).items():
+            send(device, command)
         raise
     say(f"{', '.join(devices)} serve {deployment}")
     return epoch
@@ -72,30 +80,56 @@ def _wait_online(devices: Sequence[str], watcher: FleetWatcher, timeout_s: float
         )
 
 
-def _wait_state(
-    sent: dict[str, str], state: str, deployment: str, watcher: FleetWatcher, timeout_s: float
+def _commands(
+    devices: Sequence[str], verb: Literal["prepare", "commit", "abort"], deployment: str, epoch: int
+) -> dict[str, Command]:
+    """The same command for each device, each with its own id."""
+    return {
+        device: Command(id=secrets.token_hex(8), verb=verb, deployment=deployment, epoch=epoch)
+        for device in devices
+    }
+
+
+def _until(
+    commands: dict[str, Command],
+    state: str,
+    watcher: FleetWatcher,
+    timeout_s: float,
+    send: Callable[[str, Command], None],
 ) -> None:
-    """Wait until every device reached ``state`` in answer to its command in ``sent``."""
+    """Command every device until it says that it obeys, and wait until all are in ``state``.
+
+    A command is idempotent by its id, so one that seems lost (a broker restarted, a device had not
+    subscribed yet) is sent again. Raises: DeviceError, LinkError naming the device.
+    """
+
+    def obeys(device: str) -> bool:
+        return _status(watcher, device).command == commands[device].id
 
     def failed() -> list[DeviceStatus]:
-        seen = [_status(watcher, device) for device in sent]
+        seen = [_status(watcher, device) for device in commands]
         return [
             status
             for status in seen
-            if status.state == "offline"
-            or (status.command == sent[status.device] and status.problem)
+            if status.state == "offline" or (obeys(status.device) and status.problem)
         ]
 
     def waiting() -> list[str]:
-        wanted = (state, deployment)
-        seen = [_status(watcher, device) for device in sent]
         return [
-            status.device
-            for status in seen
-            if status.command != sent[status.device] or (status.state, status.deployment) != wanted
+            device
+            for device, command in commands.items()
+            if not obeys(device)
+            or (_status(watcher, device).state, _status(watcher, device).deployment)
+            != (state, command.deployment)
         ]
 
-    watcher.wait_for(lambda: bool(failed()) or not waiting(), timeout_s)
+    deadline_s = time.monotonic() + timeout_s
+    while waiting() and not failed() and time.monotonic() < deadline_s:
+        for device, command in commands.items():
+            if not obeys(device):
+                send(device, command)
+        left_s = min(_RESEND_S, deadline_s - time.monotonic())
+        watcher.wait_for(lambda: bool(failed()) or not waiting(), left_s)
     if broken := failed():
         status = broken[0]
         raise DeviceError(
@@ -107,21 +141,3 @@ def _wait_state(
             f"not {state} after {timeout_s:.0f} s: {', '.join(left)}",
             hint="nothing was switched; look at the agent's log on that device",
         )
-
-
-def _send_all(
-    devices: Sequence[str],
-    verb: Literal["prepare", "commit", "abort"],
-    deployment: str,
-    epoch: int,
-    mqtt: MqttPort,
-    topics: Topics,
-) -> dict[str, str]:
-    """Send one command to each device. Returns the command's id by device."""
-    sent = {}
-    for device in devices:
-        command = Command(id=secrets.token_hex(8), verb=verb, deployment=deployment, epoch=epoch)
-        sent[device] = command.id
-        payload = to_json(command, indent=0)
-        mqtt.publish(topics.command(device), payload, wait_s=_COMMAND_TIMEOUT_S)
-    return sent

@@ -74,6 +74,7 @@ class LocalAgents:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,  # Ctrl-C is for us: we end them in order
             )
 
     def log_path(self, device: str) -> Path:

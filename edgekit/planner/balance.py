@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.errors import PlanError
-from edgekit.planner.cuts import legal_cuts, partition, resolve_cut
+from edgekit.planner.cuts import legal_cuts, names_in, partition, resolve_cut
 from edgekit.planner.dag import Dag
 from edgekit.planner.kernel_groups import inner_names
 from edgekit.spec.fleet import Fleet
@@ -51,9 +51,7 @@ def choose_cuts(workload: Workload, fleet: Fleet, rule: str | Sequence[str]) -> 
             "cuts are given",
             hint="give one --cut TENSOR[,TENSOR] per border, from the first device to the last",
         )
-    cuts = tuple(
-        resolve_cut(workload, [name for name in text.split(",") if name]) for text in rules
-    )
+    cuts = tuple(resolve_cut(workload, names_in(workload, text)) for text in rules)
     partition(workload, cuts)
     return cuts
 
@@ -90,7 +88,7 @@ def _lightest(chain: _Chain) -> tuple[int, tuple[int, ...]]:
 
 
 def _balanced(workload: Workload, fleet: Fleet) -> tuple[Cut, ...]:
-    """The shortest possible slowest stage first; then the fewest bytes that keep it within a tie."""
+    """First the shortest possible slowest stage, then the fewest bytes that tie with it."""
     if len(fleet.device) == 1:
         return ()
     dag = Dag(workload)

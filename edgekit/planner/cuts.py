@@ -17,6 +17,7 @@ from edgekit.planner.dag import Dag, bits
 from edgekit.spec.plan import Cut
 from edgekit.spec.workload import Workload
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutSet:
     """Legal cuts, ordered by how many operators lie above, then by name."""
@@ -25,7 +26,7 @@ class CutSet:
     max_tensors: int
     """Cuts of more tensors were not looked for."""
     complete_to: int
-    """Every cut of up to this many tensors is here; if a bound was hit, less than ``max_tensors``."""
+    """Every cut of up to this many tensors is here; below ``max_tensors`` if a bound was hit."""
 
     @property
     def is_complete(self) -> bool:
@@ -62,6 +63,13 @@ def legal_cuts(workload: Workload, *, max_tensors: int = 4, max_count: int = 200
         key=lambda cut: (cut.op_count_before, cut.names),
     )
     return CutSet(cuts=tuple(cuts), max_tensors=max_tensors, complete_to=complete_to)
+
+
+def names_in(workload: Workload, text: str) -> tuple[str, ...]:
+    """Tensor names in ``TENSOR[,TENSOR]``; a text that is itself a tensor's name is that one."""
+    if text in workload.tensor:
+        return (text,)
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def resolve_cut(workload: Workload, names: Sequence[str]) -> Cut:

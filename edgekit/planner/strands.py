@@ -1,4 +1,4 @@
-"""Strands of a model: stretches that start at one tensor, end at one tensor, and touch nothing else.
+"""Strands of a model: stretches from one tensor to another that touch nothing else.
 
 In: a Dag.  Out: strands, disjoint.  Pure.
 Once a strand's first tensor exists while its last one is needed below the cut, at least one tensor

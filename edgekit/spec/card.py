@@ -47,6 +47,12 @@ class OutputCard(Spec, frozen=True, kw_only=True):
         for name, value in (("score_threshold", self.score_threshold), ("nms_iou", self.nms_iou)):
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"output.{name} must be 0..1, got {value}", hint="use 0.3")
+        if not self.strides or min(self.strides) < 1 or self.max_detections < 1:
+            raise ConfigError(
+                "output.strides and output.max_detections must be positive, "
+                f"got {self.strides} and {self.max_detections}",
+                hint="use [8, 16, 32] and 300",
+            )
 
 
 class ModelCard(Spec, frozen=True, kw_only=True):

@@ -9,13 +9,12 @@ import time
 from collections.abc import Sequence
 
 from edgekit.errors import ConfigError, LinkError
-from edgekit.transport import frames
+from edgekit.transport import headers
 from edgekit.transport.wire import Wire
 
 HEARTBEAT_S = 0.5
 SILENCE_LIMIT_S = 1.5
 _READ_AHEAD_BYTES = 4096
-_SENTENCE_MAX = 400
 
 
 class Connection:
@@ -23,7 +22,7 @@ class Connection:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._buffer = bytearray(frames.PREFIX_BYTES + frames.HEADER_CAP_BYTES)
+        self._buffer = bytearray(headers.PREFIX_BYTES + headers.HEADER_CAP_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
         self._end_reason: LinkError | None = None
@@ -36,9 +35,9 @@ class Connection:
         """Since the handshake."""
         return self._wire.bytes_sent
 
-    def send(self, message: frames.Message) -> None:
+    def send(self, message: headers.Message) -> None:
         """Send one header without payload. Raises: LinkError if the connection is gone."""
-        self._wire.write([frames.encode(message)])
+        self._wire.write([headers.encode(message)])
 
     def send_parts(self, parts: Sequence[bytes | memoryview]) -> None:
         """Send one framed message with its payload. Raises: LinkError if the connection is gone."""
@@ -47,9 +46,9 @@ class Connection:
     def beat(self) -> None:
         """Send a Ping, unless other bytes are already on their way: those prove life as well."""
         with contextlib.suppress(LinkError):
-            self._wire.write_if_idle(frames.encode(frames.Ping(stamp_ns=time.monotonic_ns())))
+            self._wire.write_if_idle(headers.encode(headers.Ping(stamp_ns=time.monotonic_ns())))
 
-    def receive(self) -> frames.Message:
+    def receive(self) -> headers.Message:
         """The next message that is neither Ping nor Pong.
 
         Raises: LinkError if the connection is gone, silent or speaks nonsense; TrustError if it
@@ -57,10 +56,10 @@ class Connection:
         """
         while True:
             message = self._next()
-            if isinstance(message, frames.Ping):
-                pong = frames.encode(frames.Pong(stamp_ns=message.stamp_ns))
+            if isinstance(message, headers.Ping):
+                pong = headers.encode(headers.Pong(stamp_ns=message.stamp_ns))
                 self._wire.write_if_idle(pong)
-            elif isinstance(message, frames.Pong):
+            elif isinstance(message, headers.Pong):
                 self.round_trip_s = (time.monotonic_ns() - message.stamp_ns) / 1e9
             else:
                 return message
@@ -74,13 +73,13 @@ class Connection:
             if ahead < len(view):
                 self._wire.read_into(view[ahead:])
 
-    def _next(self) -> frames.Message:
-        self._fill(frames.PREFIX_BYTES)
-        body = self._start + frames.PREFIX_BYTES
-        length = frames.header_length(self._view[self._start : body])
-        self._fill(frames.PREFIX_BYTES + length)
-        body = self._start + frames.PREFIX_BYTES
-        message = frames.decode(self._view[body : body + length])
+    def _next(self) -> headers.Message:
+        self._fill(headers.PREFIX_BYTES)
+        body = self._start + headers.PREFIX_BYTES
+        length = headers.header_length(self._view[self._start : body])
+        self._fill(headers.PREFIX_BYTES + length)
+        body = self._start + headers.PREFIX_BYTES
+        message = headers.decode(self._view[body : body + length])
         self._start = body + length
         return message
 
@@ -104,7 +103,7 @@ class Connection:
             self._end_reason = reason
         if say:
             with contextlib.suppress(LinkError):
-                self._wire.write_if_idle(frames.encode(frames.Bye(reason=sentence(say))))
+                self._wire.write_if_idle(headers.encode(headers.Bye(reason=sentence(say))))
         self._wire.abort()
 
     @property
@@ -119,7 +118,7 @@ class Connection:
 
 def sentence(text: str) -> str:
     """``text`` from this or the other side, short enough for a header and fit for one log line."""
-    return "".join(char if char.isprintable() else "?" for char in text)[:_SENTENCE_MAX]
+    return "".join(char if char.isprintable() else "?" for char in text)[: headers.REASON_MAX_CHARS]
 
 
 def check_times(heartbeat_s: float, silence_limit_s: float) -> None:

@@ -13,7 +13,7 @@ import threading
 import time
 
 from edgekit.errors import ConfigError, EdgeKitError, LinkError
-from edgekit.transport import frames
+from edgekit.transport import frames, headers
 from edgekit.transport.connection import (
     HEARTBEAT_S,
     SILENCE_LIMIT_S,
@@ -254,15 +254,15 @@ class TcpHopLink:
                 sock.close()
         return sock
 
-    def _greet(self, connection: Connection, sock: socket.socket) -> frames.Welcome:
-        connection.send(frames.hello(self._identity))
+    def _greet(self, connection: Connection, sock: socket.socket) -> headers.Welcome:
+        connection.send(headers.hello(self._identity))
         reply = connection.receive()
-        if isinstance(reply, frames.Refuse):
+        if isinstance(reply, headers.Refuse):
             raise LinkError(
                 f"{sentence(reply.device) or 'the peer'} refuses: {sentence(reply.reason)}",
                 hint=_RETRY,
             )
-        if not isinstance(reply, frames.Welcome):
+        if not isinstance(reply, headers.Welcome):
             raise LinkError(
                 f"the peer greets with {type(reply).__name__}, not with Welcome",
                 hint="run the same edgekit at both ends",
@@ -273,16 +273,16 @@ class TcpHopLink:
     def _receive(self, connection: Connection, device: str) -> None:
         while True:
             message = connection.receive()
-            if isinstance(message, frames.AnswerHeader):
+            if isinstance(message, headers.AnswerHeader):
                 frames.check_answer(message)
                 body = bytearray(message.detections_bytes)
                 connection.receive_into([memoryview(body)])
                 self._deliver(frames.answer(message, body))
-            elif isinstance(message, frames.Credit):
+            elif isinstance(message, headers.Credit):
                 with self._changed:
                     self._credit += message.count
                     self._changed.notify_all()
-            elif isinstance(message, frames.Bye):
+            elif isinstance(message, headers.Bye):
                 raise LinkError(
                     f"{sentence(device)} closed the hop: {sentence(message.reason)}", hint=_RETRY
                 )

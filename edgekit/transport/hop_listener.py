@@ -14,7 +14,7 @@ import threading
 import time
 
 from edgekit.errors import ConfigError, EdgeKitError, LinkError, TrustError
-from edgekit.transport import frames
+from edgekit.transport import frames, headers
 from edgekit.transport.connection import (
     HEARTBEAT_S,
     SILENCE_LIMIT_S,
@@ -235,7 +235,7 @@ class TcpHopListener:
 
     def _greeted(self, number: int, sock: socket.socket, connection: Connection) -> _Upstream:
         greeting = connection.receive()
-        if not isinstance(greeting, frames.Hello):
+        if not isinstance(greeting, headers.Hello):
             raise LinkError(
                 f"the peer greets with {type(greeting).__name__}, not with Hello",
                 hint="run the same edgekit at both ends",
@@ -244,23 +244,23 @@ class TcpHopListener:
             check_peer_name(sock, greeting.device)
             upstream, former = self._admit(number, greeting, connection)
         except EdgeKitError as error:
-            refuse = frames.Refuse(device=self._device, reason=sentence(error.what))
+            refuse = headers.Refuse(device=self._device, reason=sentence(error.what))
             connection.send(refuse)
             raise
         if former:
             say = f"a newer connection from {upstream.device} took its place"
             former.connection.end(LinkError(say, hint=_RETRY), say=say)
-        connection.send(frames.Welcome(device=self._device, credit=upstream.credit))
+        connection.send(headers.Welcome(device=self._device, credit=upstream.credit))
         upstream.is_greeted = True
         self._grant(upstream)
         return upstream
 
     def _admit(
-        self, number: int, greeting: frames.Hello, connection: Connection
+        self, number: int, greeting: headers.Hello, connection: Connection
     ) -> tuple[_Upstream, _Upstream | None]:
         """Make the connection the current one; also gives the one it replaces."""
         with self._changed:
-            reason = frames.refusal(greeting, self._window.identity if self._window else None)
+            reason = headers.refusal(greeting, self._window.identity if self._window else None)
             if self._is_closed:
                 reason = "shutting down"
             if self._current and self._current.number > number:
@@ -273,10 +273,10 @@ class TcpHopListener:
             self.counters.connects += 1
             return upstream, former
 
-    def _take_in(self, upstream: _Upstream, message: frames.Message) -> None:
-        if isinstance(message, frames.Bye):
+    def _take_in(self, upstream: _Upstream, message: headers.Message) -> None:
+        if isinstance(message, headers.Bye):
             raise LinkError(f"the peer said: {sentence(message.reason)}", hint=_RETRY)
-        if not isinstance(message, frames.ActivationHeader):
+        if not isinstance(message, headers.ActivationHeader):
             raise LinkError(
                 f"the peer sent an unexpected {type(message).__name__}",
                 hint="run the same edgekit at both ends",
@@ -333,7 +333,7 @@ class TcpHopListener:
             grant, upstream.credit = room - upstream.credit, room
         if grant > 0:
             with contextlib.suppress(LinkError):
-                upstream.connection.send(frames.Credit(count=grant))
+                upstream.connection.send(headers.Credit(count=grant))
 
 
 class _Frame:

@@ -10,20 +10,18 @@ it calls back), and no exception may leave a callback (it would end paho's threa
 import contextlib
 import logging
 import random
-import re
 import socket
 import ssl
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from paho.mqtt.client import Client, MQTTMessage, error_string
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edgekit.errors import ConfigError, LinkError
+from edgekit.transport.broker_url import parse_broker_url
 from edgekit.transport.mqtt_port import Handler, OnConnection, check_filter, check_topic, is_match
 from edgekit.transport.wire import describe
 
@@ -32,54 +30,6 @@ _log = logging.getLogger(__name__)
 _PAYLOAD_CAP_BYTES = 268_435_455
 _CLOSE_LIMIT_S = 1.0
 _START_ONE = "start one with `mosquitto -p {port}` or leave out --broker"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerUrl:
-    """mqtt://[user:password@]host[:1883] or mqtts://[user:password@]host[:8883]."""
-
-    host: str
-    port: int
-    is_tls: bool
-    user: str | None = None
-    password: str | None = None
-
-    def __str__(self) -> str:
-        """Without the password."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"mqtt{'s' if self.is_tls else ''}://{host}:{self.port}"
-
-
-def parse_broker_url(url: str) -> BrokerUrl:
-    """The parts of a broker URL. Raises: ConfigError saying what is wrong with it."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise _bad_url(url, str(error)) from None
-    if parts.scheme not in {"mqtt", "mqtts"}:
-        raise _bad_url(url, "it must begin with mqtt:// or mqtts://")
-    if not parts.hostname or re.search(r"\s", url):
-        raise _bad_url(url, "the host is missing")
-    if parts.path not in {"", "/"} or parts.query or parts.fragment:
-        raise _bad_url(url, "nothing may follow the port")
-    if port == 0:
-        raise _bad_url(url, "port 0 is none")
-    is_tls = parts.scheme == "mqtts"
-    return BrokerUrl(
-        host=parts.hostname,
-        port=port or (8883 if is_tls else 1883),
-        is_tls=is_tls,
-        user=None if parts.username is None else unquote(parts.username),
-        password=None if parts.password is None else unquote(parts.password),
-    )
-
-
-def _bad_url(url: str, why: str) -> ConfigError:
-    shown = re.sub(r"//[^@/]*@", "//…@", url)
-    return ConfigError(
-        f"broker {shown!r} is not a broker URL: {why}", hint="write it like mqtt://localhost:1883"
-    )
 
 
 class _RefusedVersionError(Exception):

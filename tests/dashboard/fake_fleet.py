@@ -37,7 +37,7 @@ from edgekit.spec.messages import (
 from edgekit.spec.plan import Cut, Placement, Plan
 from edgekit.spec.tensors import TensorSpec
 from edgekit.spec.topics import Topics
-from edgekit.transport.mqtt import parse_broker_url
+from edgekit.transport.broker_url import parse_broker_url
 
 WIDTH_PX, HEIGHT_PX = 640, 400
 IMAGE = TensorSpec(name="images", dtype="float32", shape=(1, 3, 416, 416))

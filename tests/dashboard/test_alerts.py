@@ -139,6 +139,22 @@ def test_answers_that_stay_away_are_noticed() -> None:
     assert alert.tone == "amber" and "no answer for 5 s" in alert.what
 
 
+def test_degraded_answers_are_said() -> None:
+    """They look like answers."""
+    view = healthy_view()
+    base = report(500)
+    fields = {name: getattr(base, name) for name in base.__struct_fields__}
+    tell(view, type(base)(**{**fields, "degraded": True}), 10.0)
+    assert "a part of the model only" in _only(view).what
+
+
+def test_long_winded_devices_are_cut_short() -> None:
+    """A page of one alert is no page."""
+    view = healthy_view()
+    tell(view, telemetry(sequence=2, hop_state="x" * 5000, problems=("y" * 5000,)), 10.0)
+    assert all(len(alert.what) < 400 for alert in _alerts(view))
+
+
 def test_a_source_that_has_ended_needs_no_answers() -> None:
     """A clip is over when it is over."""
     view = healthy_view()

@@ -184,6 +184,30 @@ def test_a_bad_card_names_the_file_and_the_field(tmp_path: Path) -> None:
         load_card(tmp_path / "absent.toml")
 
 
+def test_the_strides_of_a_card_decide_what_fits(tmp_path: Path) -> None:
+    """A detector for small objects has a finer grid; nobody can guess that from one number."""
+    known = {"inputs": image(64, 64), "outputs": specs(out=(1, 6, 256 + 64 + 16))}
+    assert recognise(**known) is None
+    path = tmp_path / "net.toml"
+    card_file(path, name="fine", decoder="ultralytics")
+    with pytest.raises(ModelError, match=r"strides \[8, 16, 32\]"):
+        resolve_card(tmp_path / "net.onnx", decoder=None, **known)
+    path.write_text(path.read_text() + "strides = [4, 8, 16]\n")
+    card, _ = resolve_card(tmp_path / "net.onnx", decoder=None, **known)
+    assert card.name == "fine"
+    for bad in ("[]", "[0, 8]"):
+        path.write_text(path.read_text().replace("[4, 8, 16]", bad))
+        with pytest.raises(ConfigError, match=r"net\.toml.*strides"):
+            load_card(path)
+        path.write_text(path.read_text().replace(bad, "[4, 8, 16]"))
+
+
+def test_free_dimensions_ask_for_a_fixed_input(tmp_path: Path) -> None:
+    free = {"inputs": image(0, 0), "outputs": specs(renamed=(0, 0, 85))}
+    with pytest.raises(ModelError, match="--input NAME="):
+        resolve_card(tmp_path / "net.onnx", decoder="yolox", **free)
+
+
 def test_a_built_in_card_saved_beside_a_model_is_read_back_the_same(tmp_path: Path) -> None:
     """How a user starts a card of their own."""
     for name in builtin_names():

@@ -113,12 +113,12 @@ def test_people_are_found_as_well_as_the_recipe_found_them(
 @pytest.mark.parametrize(
     ("model", "size", "score_threshold", "count"),
     [
-        ("yunet/yunet_n_320_320.onnx", None, 0.5, 230),
-        ("yunet/yunet_n_320_320.onnx", None, 0.6, 232),
-        ("yunet/yunet_s_320_320.onnx", None, 0.5, 228),
-        ("yunet/yunet_n_dynamic.onnx", (256, 320), 0.6, 230),
-        ("ultraface/version-RFB-320.onnx", None, 0.7, 231),
-        ("ultraface/version-slim-320.onnx", None, 0.6, 202),
+        ("yunet/yunet_n_320_320.onnx", None, 0.5, 76),
+        ("yunet/yunet_n_320_320.onnx", None, 0.6, 77),
+        ("yunet/yunet_s_320_320.onnx", None, 0.5, 75),
+        ("yunet/yunet_n_dynamic.onnx", (256, 320), 0.6, 76),
+        ("ultraface/version-RFB-320.onnx", None, 0.7, 77),
+        ("ultraface/version-slim-320.onnx", None, 0.6, 65),
     ],
 )
 def test_a_signer_has_one_face(
@@ -130,16 +130,17 @@ def test_a_signer_has_one_face(
 ) -> None:
     detect = detector(model, size=size, score_threshold=score_threshold)
     faces = [detect(frame) for frame in signers]
+    assert len(faces) == 78
     assert sum(len(found) == 1 for found in faces) >= count
 
 
 @pytest.fixture(scope="module")
 def signers() -> list[Frame]:
-    """All 233 frames of the four clips."""
+    """Every third of the 233 frames of the four clips."""
     clips = sorted((DATA / "video/intel_asl").glob("*.mkv"))
     frames = [frame for clip in clips for frame in frames_of(str(clip))]
     assert len(frames) == 233
-    return frames
+    return frames[::3]
 
 
 @pytest.mark.parametrize(

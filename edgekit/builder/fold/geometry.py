@@ -58,16 +58,25 @@ class ConvGeometry:
     def pointwise(self) -> "ConvGeometry":
         """The 1x1 convolution that reads the centre tap of this one: same stride and groups.
 
-        Raises: ModelError if this kernel's output is not centred on its input.
+        Raises: ModelError if the kernel has no centre, or its output is smaller than a 1x1's.
         """
-        point = replace(self, kernel=(1, 1), padding=(0, 0), dilation=(1, 1))
-        point.taps_in(self)
-        return point
+        rows, columns = self._margin
+        if rows % 2 or columns % 2 or min(rows, columns) < 0 or not self._has_centre:
+            raise ModelError(
+                f"no 1x1 convolution stands beside a kernel {self.kernel} with padding "
+                f"{self.padding} and dilation {self.dilation}",
+                hint="use an odd kernel, padded by at least dilation * (kernel - 1) / 2",
+            )
+        return replace(self, kernel=(1, 1), padding=(rows // 2, columns // 2), dilation=(1, 1))
 
     @property
     def keeps_size(self) -> bool:
         """True if the output has the size of the input, as an identity branch needs."""
         return self.stride == (1, 1) and self._margin == (0, 0)
+
+    @property
+    def _has_centre(self) -> bool:
+        return self.kernel[0] % 2 == 1 and self.kernel[1] % 2 == 1
 
     @property
     def _margin(self) -> Pair:

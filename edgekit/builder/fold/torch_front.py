@@ -61,16 +61,7 @@ def fold_block(block: BranchedConv) -> FoldedConv:
 
     Raises: ModelError if its numbers cannot be folded.
     """
-    kernels = [
-        _branch_kernel(branch, block)
-        for branch in block.branches.values()
-        if isinstance(branch, ConvBn | nn.BatchNorm2d)
-    ]
-    if len(kernels) != len(block.branches):
-        kinds = [type(branch).__name__ for branch in block.branches.values()]
-        raise ModelError(
-            f"branches of kinds {kinds} cannot be folded", hint="use ConvBn or BatchNorm2d branches"
-        )
+    kernels = [_branch_kernel(branch, block) for branch in block.linear_branches]
     total = add_branches(kernels, block.geometry)
     folded = FoldedConv(block).eval()
     with torch.no_grad():
@@ -109,14 +100,15 @@ def _norm(norm: nn.BatchNorm2d) -> BatchNorm:
 
 
 def _proved(block: BranchedConv, name: str) -> FoldedConv:
-    """The folded block, compared before the activation: behind a ReLU, dead channels hide errors."""
+    """The folded block, compared before the activation: a ReLU would hide errors behind zeros."""
     try:
         folded = fold_block(block)
     except ModelError as error:
         raise ModelError(f"block {name}: {error.what}", hint=error.hint) from None
     geometry = block.geometry
     rows, columns = (
-        geometry.dilation[axis] * geometry.kernel[axis] + 4 * geometry.stride[axis] for axis in (0, 1)
+        geometry.dilation[axis] * geometry.kernel[axis] + 4 * geometry.stride[axis]
+        for axis in (0, 1)
     )
     probe = torch.randn((2, block.in_count, rows, columns), generator=_seeded())
     with torch.no_grad():

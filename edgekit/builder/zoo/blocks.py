@@ -65,9 +65,19 @@ class BranchedConv(nn.Module):
         self.branches = nn.ModuleDict(branches)
         self.act: nn.Module = nn.ReLU() if relu else nn.Identity()
 
+    @property
+    def norms(self) -> list[nn.BatchNorm2d]:
+        """The BatchNorm of each branch."""
+        return [b.bn if isinstance(b, ConvBn) else b for b in self.linear_branches]
+
+    @property
+    def linear_branches(self) -> list[ConvBn | nn.BatchNorm2d]:
+        """The branches, in the order in which they are added."""
+        return [cast("ConvBn | nn.BatchNorm2d", branch) for branch in self.branches.values()]
+
     def linear(self, x: Tensor) -> Tensor:
         """The sum of the branches, before the activation."""
-        first, *others = self.branches.values()
+        first, *others = self.linear_branches
         total: Tensor = first(x)
         for branch in others:
             total = total + branch(x)

@@ -1,7 +1,7 @@
 """From distances in cells to boxes in pixels; the one place, for training and for export.
 
 In:  distances to the left, top, right and bottom side, in units of the cell's stride, and the grid
-of cells of an input size.  Out: boxes in input pixels.  Cells are ordered level by level, row by row.
+of cells of an input size.  Out: boxes in input pixels.  Cells come level by level, row by row.
 Source: Tian et al., "FCOS", ICCV 2019, section 3.1; the layout is that of Ultralytics v8.
 """
 
@@ -49,7 +49,7 @@ def centre_boxes(distances: Tensor, grid: CellGrid) -> Tensor:
     Shapes: distances (B, 4, N) left, top, right, bottom, in cells. Returns: (B, 4, N) in px.
     """
     before, after = distances[:, :2], distances[:, 2:]
-    centres = (after - before) * (grid.strides_px / 2) + grid.centres_px
+    centres = (after - before) / 2 * grid.strides_px + grid.centres_px
     return torch.cat([centres, (before + after) * grid.strides_px], dim=1)
 
 
@@ -58,3 +58,12 @@ def corner_boxes(distances: Tensor, grid: CellGrid) -> Tensor:
     boxes = centre_boxes(distances, grid)
     half = boxes[:, 2:] / 2
     return torch.cat([boxes[:, :2] - half, boxes[:, :2] + half], dim=1)
+
+
+def answers(levels: Sequence[tuple[Tensor, Tensor]], grid: CellGrid) -> Tensor:
+    """Ultralytics v8 layout: centre x, centre y, width, height in px, then class probabilities.
+
+    Shapes: as flat_levels. Returns: (B, 4 + C, N).
+    """
+    distances, logits = flat_levels(levels)
+    return torch.cat([centre_boxes(distances, grid), logits.sigmoid()], dim=1)

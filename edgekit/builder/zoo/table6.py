@@ -18,14 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.builder.fold.geometry import ConvGeometry
-from edgekit.builder.zoo.blocks import ConvBlock, RepBlock, Sppf, bare_conv
-from edgekit.builder.zoo.cells import cell_grid, centre_boxes, flat_levels
+from edgekit.builder.zoo.blocks import BranchedConv, ConvBlock, RepBlock, Sppf, bare_conv
+from edgekit.builder.zoo.cells import answers, cell_grid
 from edgekit.errors import ModelError
 
 STAGE_CHANNELS = (32, 64, 128, 256)
 """Channels of the four stages at width 1, at strides 4, 8, 16 and 32."""
 STAGE_BLOCKS = (3, 6, 6, 3)
 STAGE_STRIDES = (4, 8, 16, 32)
+_SINGLE_STRIDES = tuple((stride,) for stride in STAGE_STRIDES)
 _STEM_CHANNELS = 16
 _CHANNEL_MULTIPLE = 8
 """Runtimes block channels by 8 or 16; 4 channels take as long as 8."""
@@ -62,14 +63,15 @@ class Table6Config:
                 f"width and depth must lie in 0..4, got {self.width} and {self.depth}",
                 hint="use width 0.25 and depth 1.0",
             )
-        if min(self.class_count, self.head_blocks) < 1:
+        if not (1 <= self.class_count <= 1000 and 1 <= self.head_blocks <= 8):
             raise ModelError(
-                f"class_count {self.class_count} and head_blocks {self.head_blocks} must be "
-                "at least 1",
+                f"class_count {self.class_count} must be 1..1000, head_blocks {self.head_blocks} 1..8",
                 hint="use class_count 2 and head_blocks 1",
             )
-        joined = ",".join(map(str, self.strides))
-        if not self.strides or joined not in ",".join(map(str, STAGE_STRIDES)):
+        if not 0 <= self.seed < 2**63:
+            raise ModelError(f"seed must be 0 or more, got {self.seed}", hint="use 0")
+        first = STAGE_STRIDES.index(self.strides[0]) if self.strides[:1] in _SINGLE_STRIDES else 0
+        if not self.strides or STAGE_STRIDES[first : first + len(self.strides)] != self.strides:
             raise ModelError(
                 f"strides {self.strides} are not neighbours out of {STAGE_STRIDES}",
                 hint="use (4, 8, 16) for small objects or (8, 16, 32)",
@@ -178,13 +180,20 @@ class _Head(nn.Module):
             bare_conv(_POINT, channels, config.class_count, bias=True),
         )
 
+    def draw_last(self) -> None:
+        """Start with boxes of a few cells and with background everywhere."""
+        for branch, bias in ((self.box, _FIRST_DISTANCE), (self.kind, _logit(_PRIOR))):
+            last = cast(nn.Conv2d, branch[-1])
+            nn.init.normal_(last.weight, std=0.01)
+            nn.init.constant_(cast(Tensor, last.bias), bias)
+
     def forward(self, x: Tensor) -> Level:
         """(B, I, h, w) -> distances (B, 4, h, w) in cells, class logits (B, C, h, w)."""
         return self.box(x), self.kind(x)
 
 
 class Table6Detector(nn.Module):
-    """A RepBlock detector; ``width`` and ``depth`` scale Table VI. Same seed, same first weights."""
+    """A RepBlock detector; ``width`` and ``depth`` scale Table VI. One seed, one set of weights."""
 
     def __init__(
         self,
@@ -215,13 +224,16 @@ class Table6Detector(nn.Module):
             self._draw_weights()
 
     def _draw_weights(self) -> None:
+        """He initialisation; the branches of a block share its variance, so depth adds none."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        for module in self.modules():
+            if isinstance(module, BranchedConv):
+                for norm in module.norms:
+                    nn.init.constant_(norm.weight, len(module.branches) ** -0.5)
         for head in self.heads:
-            for last, bias in ((head.box[-1], _FIRST_DISTANCE), (head.kind[-1], _logit(_PRIOR))):
-                nn.init.normal_(last.weight, std=0.01)
-                nn.init.constant_(last.bias, bias)
+            cast(_Head, head).draw_last()
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -239,10 +251,8 @@ class Table6Detector(nn.Module):
         return [head(x) for head, x in zip(self.heads, maps, strict=True)]
 
     def decoded(self, images: Tensor) -> Tensor:
-        """Ultralytics v8 layout (B, 4 + C, N): centre x, y, width, height in px, then probabilities."""
-        distances, logits = flat_levels(self(images))
-        grid = cell_grid(self.strides, images.shape[-2], images.shape[-1])
-        return torch.cat([centre_boxes(distances, grid), logits.sigmoid()], dim=1)
+        """Ultralytics v8 layout (B, 4 + C, N): centre boxes in px, then class probabilities."""
+        return answers(self(images), cell_grid(self.strides, images.shape[-2], images.shape[-1]))
 
 
 def check_image_size(height_px: int, width_px: int) -> None:
@@ -251,7 +261,7 @@ def check_image_size(height_px: int, width_px: int) -> None:
     if height_px % step or width_px % step or min(height_px, width_px) < step:
         near = [max(round(size / step), 1) * step for size in (height_px, width_px)]
         raise ModelError(
-            f"the detector cannot take images of {width_px}x{height_px} px: not multiples of {step}",
+            f"an image of {width_px}x{height_px} px does not fit: not multiples of {step}",
             hint=f"use {near[1]}x{near[0]}",
         )
 

@@ -6,6 +6,7 @@ from edgekit.dashboard.alerts import Alert
 from edgekit.dashboard.page.dom import Tone, div, text
 from edgekit.dashboard.snapshot import Snapshot
 
+_ALERTS_MAX = 6
 _ROLL_MAX = 8
 """Devices named in the header; all of them are in the list below."""
 
@@ -58,16 +59,22 @@ class Alerts:
         self._box = div("ek-alerts", name="ek-alert").props("role=alert")
         self._shape: list[object] | None = None
         self._lines: list[tuple[ui.label, ui.label]] = []
+        with self._box:
+            self._more = text("", "ek-quiet")
 
     def update(self, alerts: tuple[Alert, ...]) -> None:
         """Show these; lines stay where they are while only their words change."""
-        shape: list[object] = [(alert.subject, alert.tone) for alert in alerts]
+        shown = alerts[:_ALERTS_MAX]
+        more_count = len(alerts) - len(shown)
+        shape: list[object] = [(alert.subject, alert.tone) for alert in shown]
         if shape != self._shape:
             self._shape = shape
             self._box.clear()
             with self._box:
-                self._lines = [self._line(alert) for alert in alerts]
-        for (what, hint), alert in zip(self._lines, alerts, strict=True):
+                self._lines = [self._line(alert) for alert in shown]
+                self._more = text("", "ek-quiet")
+        self._more.set_text(f"and {more_count} more" if more_count else "")
+        for (what, hint), alert in zip(self._lines, shown, strict=True):
             what.set_text(alert.what)
             hint.set_text(alert.hint)
 

@@ -7,6 +7,7 @@ from edgekit.dashboard.page.words import say_count, say_ms
 from edgekit.dashboard.snapshot import StreamSnapshot
 
 _NONE = "–"
+_REASONS_MAX = 10
 
 
 class Numbers:
@@ -53,11 +54,12 @@ class Frames:
         self._answered.set_text(say_count(accounts.answered_count))
         self._dropped.set_text(say_count(accounts.dropped_count))
         self._in_flight.set_text(say_count(accounts.in_flight_count))
-        reasons = tuple(accounts.dropped)
+        dropped = _shortened(accounts.dropped)
+        reasons = tuple(dropped)
         if reasons != self._reasons:
             self._reasons = reasons
             self._build(reasons)
-        for (count, share), number in zip(self._rows, accounts.dropped.values(), strict=True):
+        for (count, share), number in zip(self._rows, dropped.values(), strict=True):
             count.set_text(say_count(number))
             share.set_text(f"{100 * number / max(1, accounts.captured_count):.1f} %")
 
@@ -89,6 +91,15 @@ class _Tile:
         else:
             self._box.classes(remove="ek-empty")
         self._value.set_text(_NONE if value is None else value)
+
+
+def _shortened(dropped: dict[str, int]) -> dict[str, int]:
+    """The most frequent reasons, and the rest as one."""
+    items = list(dropped.items())
+    shown = {reason[:60]: count for reason, count in items[:_REASONS_MAX]}
+    if len(items) > _REASONS_MAX:
+        shown["other reasons"] = sum(count for _, count in items[_REASONS_MAX:])
+    return shown
 
 
 def _count(label: str, name: str) -> ui.label:

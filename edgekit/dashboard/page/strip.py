@@ -3,6 +3,8 @@
 from edgekit.dashboard.model_strip import ModelStrip, StripCut, StripShard
 from edgekit.dashboard.page.dom import card, div, text
 
+_TENSORS_MAX = 8
+
 
 class Strip:
     """Rebuilt when the plan, or who serves it, changes."""
@@ -55,5 +57,7 @@ def _cut(cut: StripCut, index: int) -> None:
             noun = "tensor crosses" if count == 1 else f"{count} tensors cross"
             verb = f"{noun}: " if count > 1 else f"one {noun}: "
             text(f"{verb}{cut.crossing} per frame", "ek-cut-bytes")
-            for tensor in cut.tensors:
+            for tensor in cut.tensors[:_TENSORS_MAX]:
                 text(tensor, "ek-mono ek-tensor")
+            if count > _TENSORS_MAX:
+                text(f"and {count - _TENSORS_MAX} more", "ek-quiet")

@@ -4,6 +4,8 @@ const INTERVAL_MS = 95;
 const STALE_MS = 2000;
 const RETRY_MS = 1000;
 const LABEL_PX = 12;
+const BOXES_MAX = 200;
+const LABEL_MAX = 40; // characters
 const GLYPH = 0.61; // width of a monospace glyph, in font sizes
 
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -133,13 +135,13 @@ export default {
     layOut() {
       this.font = (LABEL_PX * this.width) / Math.max(1, this.$el.clientWidth);
       const placed = [];
-      for (const detection of this.detections) placed.push(this.boxOf(detection, placed));
+      for (const detection of this.detections.slice(0, BOXES_MAX)) placed.push(this.boxOf(detection, placed));
       this.boxes = placed;
     },
     // Its chip goes above the box, else below, else inside: where no other chip is in the way.
     boxOf({ label, score, box }, placed) {
       const [x1, y1, x2, y2] = box;
-      const text = label + " " + score.toFixed(2);
+      const text = label.slice(0, LABEL_MAX) + " " + score.toFixed(2);
       const chipWidth = (GLYPH * text.length + 0.6) * this.font;
       const chipHeight = 1.45 * this.font;
       const room = Math.max(0, this.height - chipHeight);

@@ -107,7 +107,7 @@ def _fitted(
     card: ModelCard, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, how: str
 ) -> tuple[ModelCard, str]:
     """A built-in card with the labels that the model's class count allows."""
-    count = _class_count(decoder_named(card.output.decoder), inputs, outputs)
+    count = _class_count(card, inputs, outputs)
     what = f"decoder {card.output.decoder}, {how} ({_described(outputs)})"
     if count == len(card.labels):
         return card, f"{what}; labels {_shortened(card.labels)}"
@@ -125,7 +125,7 @@ def _check(
     card: ModelCard, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, origin: str
 ) -> None:
     """Refuse a card that cannot be this model's."""
-    count = _class_count(decoder_named(card.output.decoder), inputs, outputs)
+    count = _class_count(card, inputs, outputs)
     if card.labels and len(card.labels) != count:
         raise ConfigError(
             f"{origin}: labels names {len(card.labels)} classes, the model has {count}",
@@ -134,14 +134,17 @@ def _check(
 
 
 def _class_count(
-    decoder: port.Decoder, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    card: ModelCard, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> int:
-    count = decoder.class_count(inputs, outputs)
+    decoder = decoder_named(card.output.decoder)
+    count = decoder.class_count(inputs, outputs, card.output.strides)
     if count is None:
         raise ModelError(
-            f"decoder {decoder.name} reads {decoder.layout}; "
+            f"decoder {decoder.name} reads {decoder.layout} (strides {list(card.output.strides)}); "
             f"this model has {_described(inputs)} -> {_described(outputs)}",
-            hint="name another decoder, or another card",
+            hint="fix the model's shapes, like --input NAME=1x3x416x416"
+            if any(0 in spec.shape for spec in (*inputs, *outputs))
+            else "name another decoder, or check the strides of the card",
         )
     return count
 

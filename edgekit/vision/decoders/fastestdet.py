@@ -21,7 +21,9 @@ from edgekit.vision.nms import suppress
 _STRIDE = 16
 
 
-def class_count(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> int | None:
+def class_count(
+    inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], _strides: Sequence[int]
+) -> int | None:
     """Classes if there is one output [1, 5 + classes, height / 16, width / 16], else None."""
     size = port.input_size_px(inputs)
     if size is None or len(outputs) != 1 or len(outputs[0].shape) != 4:

@@ -18,19 +18,20 @@ from edgekit.vision.detections import Detections
 from edgekit.vision.geometry import Geometry
 from edgekit.vision.nms import suppress
 
-_STRIDES = (8, 16, 32)
 _BIN_COUNT = 8
 _BINS = np.arange(_BIN_COUNT, dtype=np.float32)
 
 
-def class_count(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> int | None:
+def class_count(
+    inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], strides: Sequence[int]
+) -> int | None:
     """Classes if the outputs are the three pairs of this family, by name and shape, else None."""
     shapes = {spec.name: spec.shape for spec in outputs}
-    names = {f"{kind}_pred_stride_{s}" for kind in ("cls", "dis") for s in _STRIDES}
+    names = {f"{kind}_pred_stride_{s}" for kind in ("cls", "dis") for s in strides}
     if port.input_size_px(inputs) is None or set(shapes) != names:
         return None
-    last = {shapes[f"cls_pred_stride_{s}"][-1] for s in _STRIDES}
-    bins = {shapes[f"dis_pred_stride_{s}"][-1] for s in _STRIDES}
+    last = {shapes[f"cls_pred_stride_{s}"][-1] for s in strides}
+    bins = {shapes[f"dis_pred_stride_{s}"][-1] for s in strides}
     return last.pop() if len(last) == 1 and bins == {4 * _BIN_COUNT} else None
 
 
@@ -73,8 +74,8 @@ def _expectation(bins: NDArray[np.float32]) -> NDArray[np.float32]:
 
 DECODER = port.Decoder(
     name="nanodet",
-    layout="outputs cls_pred_stride_S [1, cells, classes] and dis_pred_stride_S [1, cells, 32], "
-    "S = 8, 16, 32",
+    layout="for each stride S outputs cls_pred_stride_S [1, cells, classes] and dis_pred_stride_S "
+    "[1, cells, 32]",
     class_count=class_count,
     decode=decode,
 )

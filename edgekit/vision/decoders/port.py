@@ -17,7 +17,7 @@ from edgekit.vision.detections import Detections
 from edgekit.vision.geometry import Geometry
 
 Decode = Callable[[dict[str, Array], ModelCard, Geometry], Detections]
-ClassCount = Callable[[Sequence[TensorSpec], Sequence[TensorSpec]], "int | None"]
+ClassCount = Callable[[Sequence[TensorSpec], Sequence[TensorSpec], Sequence[int]], "int | None"]
 
 _PROBABILITY_SLACK = 0.02
 """A quantized sigmoid may end a step above 1."""
@@ -33,8 +33,8 @@ class Decoder:
     layout: str
     """Its raw outputs in a phrase, for errors: "one output [1, rows, 5 + classes]"."""
     class_count: ClassCount
-    """(inputs, outputs) -> number of classes if they have this family's layout, else None.
-    A free dimension is 0 and matches anything."""
+    """(inputs, outputs, strides) -> number of classes if they have this family's layout, else None.
+    A free dimension is 0."""
     decode: Decode
 
 

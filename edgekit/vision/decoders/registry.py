@@ -15,6 +15,8 @@ _DECODERS: dict[str, Decoder] = {
     for module in (yolox, nanodet, fastestdet, yunet, ultraface, ultralytics)
 }
 
+_DEFAULT_STRIDES = (8, 16, 32)
+
 
 def decoder_names() -> tuple[str, ...]:
     """Every family that can be decoded."""
@@ -33,11 +35,14 @@ def decoder_named(name: str) -> Decoder:
 def recognise_family(
     inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> tuple[Decoder, int] | None:
-    """The family whose layout the tensors have, with its class count; None if none or several."""
+    """The family whose layout the tensors have, with its class count; None if none or several.
+
+    With the strides that all these families have by default; others need a card.
+    """
     matches = [
         (decoder, count)
         for decoder in _DECODERS.values()
-        if (count := decoder.class_count(inputs, outputs)) is not None
+        if (count := decoder.class_count(inputs, outputs, _DEFAULT_STRIDES)) is not None
     ]
     return matches[0] if len(matches) == 1 else None
 

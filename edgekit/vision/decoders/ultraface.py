@@ -17,7 +17,9 @@ from edgekit.vision.geometry import Geometry
 from edgekit.vision.nms import suppress
 
 
-def class_count(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> int | None:
+def class_count(
+    inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], _strides: Sequence[int]
+) -> int | None:
     """Classes without the background if the outputs are ``scores`` and ``boxes``, else None."""
     shapes = {spec.name: spec.shape for spec in outputs}
     if port.input_size_px(inputs) is None or set(shapes) != {"scores", "boxes"}:

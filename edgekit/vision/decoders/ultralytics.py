@@ -17,10 +17,10 @@ from edgekit.vision.detections import Detections
 from edgekit.vision.geometry import Geometry
 from edgekit.vision.nms import suppress
 
-_STRIDES = (8, 16, 32)
 
-
-def class_count(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> int | None:
+def class_count(
+    inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], strides: Sequence[int]
+) -> int | None:
     """Classes if there is one output [1, 4 + classes, cells], else None."""
     size = port.input_size_px(inputs)
     if size is None or len(outputs) != 1 or len(outputs[0].shape) != 3:
@@ -30,7 +30,7 @@ def class_count(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> 
         return None
     if 0 in (*size, cells):  # free dimensions: only the name is left to go by
         return channels - 4 if outputs[0].name == "output0" else None
-    return channels - 4 if cells == port.cell_count(*size, _STRIDES) else None
+    return channels - 4 if cells == port.cell_count(*size, strides) else None
 
 
 def decode(outputs: dict[str, Array], card: ModelCard, geometry: Geometry) -> Detections:
@@ -56,7 +56,7 @@ def decode(outputs: dict[str, Array], card: ModelCard, geometry: Geometry) -> De
 
 DECODER = port.Decoder(
     name="ultralytics",
-    layout="one output [1, 4 + classes, cells], strides 8, 16, 32",
+    layout="one output [1, 4 + classes, cells]",
     class_count=class_count,
     decode=decode,
 )

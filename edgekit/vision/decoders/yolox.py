@@ -1,6 +1,6 @@
 """YOLOX: one output [1, cells, 5 + classes] of raw offsets, objectness and class scores.
 
-Rows run over strides 8, 16, 32, row by row. Per cell g of stride s:
+Rows run over the card's strides (8, 16, 32), row by row. Per cell g of stride s:
 centre = (t_xy + g) * s, size = exp(t_wh) * s, score = objectness * class (both after sigmoid).
 Source: Ge et al., "YOLOX: Exceeding YOLO Series in 2021", arXiv 2107.08430, sec. 2.
 """
@@ -18,10 +18,10 @@ from edgekit.vision.detections import Detections
 from edgekit.vision.geometry import Geometry
 from edgekit.vision.nms import suppress
 
-_STRIDES = (8, 16, 32)
 
-
-def class_count(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> int | None:
+def class_count(
+    inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], strides: Sequence[int]
+) -> int | None:
     """Classes if there is one output [1, cells, 5 + classes], else None."""
     size = port.input_size_px(inputs)
     if size is None or len(outputs) != 1 or len(outputs[0].shape) != 3:
@@ -31,7 +31,7 @@ def class_count(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> 
         return None
     if 0 in (*size, rows):  # free dimensions: only the name is left to go by
         return columns - 5 if outputs[0].name == "output" else None
-    return columns - 5 if rows == port.cell_count(*size, _STRIDES) else None
+    return columns - 5 if rows == port.cell_count(*size, strides) else None
 
 
 def decode(outputs: dict[str, Array], card: ModelCard, geometry: Geometry) -> Detections:
@@ -69,7 +69,7 @@ def _grid(
 
 DECODER = port.Decoder(
     name="yolox",
-    layout="one output [1, cells, 5 + classes], strides 8, 16, 32",
+    layout="one output [1, cells, 5 + classes]",
     class_count=class_count,
     decode=decode,
 )

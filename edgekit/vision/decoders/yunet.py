@@ -20,14 +20,15 @@ from edgekit.vision.detections import Detections
 from edgekit.vision.geometry import Geometry
 from edgekit.vision.nms import suppress
 
-_STRIDES = (8, 16, 32)
 _COLUMNS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 
 
-def class_count(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> int | None:
+def class_count(
+    inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], strides: Sequence[int]
+) -> int | None:
     """1 if the outputs are the twelve of this family, by name and last dimension, else None."""
     columns = {spec.name: spec.shape[-1] for spec in outputs if spec.shape}
-    expected = {f"{kind}_{s}": count for kind, count in _COLUMNS.items() for s in _STRIDES}
+    expected = {f"{kind}_{s}": count for kind, count in _COLUMNS.items() for s in strides}
     return 1 if port.input_size_px(inputs) is not None and columns == expected else None
 
 
@@ -68,8 +69,8 @@ def _decode_stride(
 
 DECODER = port.Decoder(
     name="yunet",
-    layout="outputs cls_S, obj_S [1, cells, 1], bbox_S [1, cells, 4], kps_S [1, cells, 10], "
-    "S = 8, 16, 32",
+    layout="for each stride S outputs cls_S, obj_S [1, cells, 1], bbox_S [1, cells, 4] and kps_S "
+    "[1, cells, 10]",
     class_count=class_count,
     decode=decode,
 )
