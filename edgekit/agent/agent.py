@@ -275,19 +275,24 @@ class Agent:
             )
         self._prepared = None
         self._serve(prepared, epoch)
+        # On disk before anybody hears of it: a power cut now must come back with this one.
         self._store.set_current(Current(deployment=deployment, epoch=epoch))
         keep = {entry.sha256 for entry in files_for(prepared.announcement, self._config.device)}
         self._store.prune(keep)
+        self._join_pipeline()
 
     def _resume(self, current: Current) -> None:
         """After a restart: serve what was committed, from disk."""
         self._set_state("preparing")
         prepared = self._load(self._store.announcement(current.deployment))
-        self._serve(prepared, current.epoch, peer_address=current.peer_address)
+        pipeline = self._serve(prepared, current.epoch)
+        pipeline.set_peer(current.peer_address)  # first what was true last time, then what is heard
+        self._join_pipeline()
 
     # ---- serving ----------------------------------------------------------------------------
 
-    def _serve(self, prepared: Prepared, epoch: int, *, peer_address: str = "") -> None:
+    def _serve(self, prepared: Prepared, epoch: int) -> Pipeline:
+        """Replace what serves. Neighbours are let in by ``_join_pipeline``."""
         self._stop_serving()
         pipeline = Pipeline(
             prepared,
@@ -300,10 +305,16 @@ class Agent:
         )
         pipeline.start()
         self._pipeline, self._problem = pipeline, ""
+        return pipeline
+
+    def _join_pipeline(self) -> None:
+        """Let the neighbours in, say so, and look for the next device."""
+        pipeline = self._pipeline
+        if pipeline is None:
+            return
         if self._listener is not None:
             self._listener.serve(pipeline.listens_as)
         self._set_state("serving")
-        pipeline.set_peer(peer_address)  # first what was true last time, then what is heard
         if pipeline.next_device:
             self._peer_topic = self._topics.status(pipeline.next_device)
             self._mqtt.subscribe(self._peer_topic, self._on_peer)

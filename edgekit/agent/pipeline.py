@@ -3,6 +3,7 @@
 In: a Prepared shard, the hop listener and (on the first device) a source.  Out: answers.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgekit.agent.recorder import Recorder
 from edgekit.agent.relay_stage import RelayStage
 from edgekit.agent.shard import StageLoad
 from edgekit.agent.source_stage import Answered, SourceStage
+from edgekit.errors import LinkError
 from edgekit.spec.agent_config import AgentConfig, SourceConfig
 from edgekit.spec.base import to_json
 from edgekit.spec.messages import AnswerReport, HopTime, StreamTelemetry
@@ -22,6 +24,8 @@ from edgekit.spec.topics import Topics
 from edgekit.transport.mqtt_port import MqttPort
 from edgekit.transport.port import Activation, Answer, HopLink, Identity, Reply
 from edgekit.vision.sources import open_source
+
+logger = logging.getLogger(__name__)
 
 MakeLink = Callable[
     [Identity, Callable[[Answer, float], None], Callable[[bool, str], None]], HopLink
@@ -57,6 +61,7 @@ class Pipeline:
         self._previewer: Previewer | None = None
         self._recorder: Recorder | None = None
         self._size_px = (0, 0)
+        self._unpublished_count = 0
         self._stage: SourceStage | RelayStage
         if prepared.index == 0 and config.source is not None:
             self._capture = Capture(open_source(config.source.uri), self._ledger)
@@ -145,6 +150,10 @@ class Pipeline:
             found.append(f"hop to {self.next_device}: {self._link.state}")
         if isinstance(self._stage, SourceStage) and self._capture.problem:
             found.append(f"source: {self._capture.problem}")
+        if self._unpublished_count:
+            found.append(
+                f"{self._unpublished_count} answers found no broker and were not published"
+            )
         if self._recorder is not None and self._recorder.problem:
             found.append(f"recording: {self._recorder.problem}")
         return tuple(found)
@@ -214,7 +223,11 @@ class Pipeline:
             stages=answered.stages,
             hops=answered.hops,
         )
-        self._mqtt.publish(self._topics.detections(source.stream), to_json(report, indent=0))
+        try:
+            self._mqtt.publish(self._topics.detections(source.stream), to_json(report, indent=0))
+        except LinkError as error:  # offline for longer than the session's queue is long
+            self._unpublished_count += 1
+            logger.debug("answer %d is not published: %s", report.frame, error)
         self._previewer.offer(answered)
         if self._recorder is not None:
             self._recorder.offer(answered)

@@ -4,6 +4,7 @@ In: answered frames and the viewers' watch messages.  Out: Preview messages at a
 Encoding runs on its own thread with a queue of one, so that looking never slows the pipeline.
 """
 
+import logging
 import queue
 import threading
 import time
@@ -12,9 +13,12 @@ from collections.abc import Callable
 import cv2
 
 from edgekit.agent.source_stage import Answered
+from edgekit.errors import LinkError
 from edgekit.spec.agent_config import PreviewConfig
 from edgekit.spec.base import to_json
 from edgekit.spec.messages import Preview
+
+logger = logging.getLogger(__name__)
 
 _WATCH_LASTS_S = 5.0
 
@@ -54,7 +58,10 @@ class Previewer:
 
     def _encode_all(self) -> None:
         while (answered := self._queue.get()) is not None:
-            self._publish(to_json(self._preview(answered), indent=0))
+            try:
+                self._publish(to_json(self._preview(answered), indent=0))
+            except LinkError as error:  # nobody can look while the broker is away
+                logger.debug("no preview: %s", error)
 
     def _preview(self, answered: Answered) -> Preview:
         image = answered.frame.image

@@ -71,9 +71,9 @@ class RelayStage:
         """Stop; whatever is queued is answered as dropped."""
         self._queue.put(None)
         self._thread.join(timeout=5.0)
+        self._drop_downstream("stopped")  # first: what waits in the outbox need not be sent
         if self._outbox is not None:
             self._outbox.close()
-        self._drop_downstream("stopped")
 
     def accept(self, activation: Activation, reply: Reply, release: Callable[[], None]) -> None:
         """An activation arrived (called on the listener's thread)."""

@@ -107,6 +107,8 @@ class SourceStage:
             self._changed.notify_all()
         self._capture.stop()
         self._thread.join(timeout=5.0)
+        with self._changed:
+            self._underway.clear()  # what waits in the outbox need not be sent any more
         if self._outbox is not None:
             self._outbox.close()
         self._ledger.drop_all("stopped")
@@ -222,7 +224,7 @@ class SourceStage:
         stages = (StageTime(device=self._device, shard=0, ms=round(1e3 * duration_s, 3)),)
         if self._outbox is None:
             with self._changed:
-                del self._underway[frame.number]
+                self._underway.pop(frame.number, None)
             self._finish(frame, detections, stages, ())
             return
         activation = Activation(

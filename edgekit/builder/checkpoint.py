@@ -95,7 +95,7 @@ def load_checkpoint(path: Path) -> nn.Module:
 
 
 def _config(value: object, architecture: _Architecture, path: Path) -> dict[str, Any]:
-    """The keyword arguments of the network. Raises: ModelError unless there is each, and no other."""
+    """The keyword arguments of the network. Raises: ModelError if one is missing or unknown."""
     known = {field.name for field in fields(architecture.config)}
     if not isinstance(value, dict) or value.keys() != known:
         raise ModelError(f"{path}: config does not have the fields {sorted(known)}", hint=_AGAIN)

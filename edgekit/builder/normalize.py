@@ -15,16 +15,13 @@ import numpy as np
 import onnx
 import onnx.inliner
 import onnx.shape_inference
-import onnx.version_converter
 
 from edgekit.builder.constants import static_names
+from edgekit.builder.lower_opset import lower_opset
 from edgekit.builder.probe import probe_tensors, seeded_inputs
 from edgekit.errors import ModelError
 from edgekit.spec.tensors import Array, TensorSpec
 
-IR_VERSION = 8
-MAX_OPSET = 17
-"""What every ONNX Runtime since 1.13 loads (findings.md, section 1)."""
 _MAX_FOLDED_ELEMENTS = 4096
 _PATH_LIKE = re.compile(r"\.pyc?\b|\\")
 _OPTIONAL_LAST_OUTPUTS = {"Dropout", "MaxPool", "BatchNormalization", "LayerNormalization"}
@@ -44,7 +41,7 @@ def passes_for(inputs: tuple[TensorSpec, ...]) -> tuple[Pass, ...]:
         Pass(name="inline functions", apply=_inline_functions),
         Pass(name="drop weights from the inputs", apply=_drop_input_initializers),
         Pass(name="fix input shapes", apply=lambda proto: _fix_inputs(proto, inputs)),
-        Pass(name="convert the operator set", apply=_convert_opset),
+        Pass(name="lower the operator set", apply=lower_opset),
         Pass(name="sort nodes", apply=_sort_nodes),
         Pass(name="constants to initializers", apply=_constants_to_initializers),
         Pass(name="resolve shapes", apply=lambda proto: _fold_integers(proto, inputs)),
@@ -87,39 +84,6 @@ def value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
     """The ONNX declaration of a tensor."""
     element = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
     return onnx.helper.make_tensor_value_info(spec.name, element, spec.shape)
-
-
-def _convert_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Keep an opset up to 17; bring a newer one down to 17 where that is possible."""
-    versions = {entry.domain: entry.version for entry in proto.opset_import}
-    opset = versions.get("", versions.get("ai.onnx", 0))
-    if opset > MAX_OPSET:
-        try:
-            converted = onnx.version_converter.convert_version(proto, MAX_OPSET)
-        except (RuntimeError, onnx.onnx_cpp2py_export.ConvertError) as error:
-            first = str(error).strip().splitlines()[0][:200]
-            raise ModelError(
-                f"opset {opset} of the model cannot be brought down to {MAX_OPSET}: {first}",
-                hint=f"export it with opset_version={MAX_OPSET}; opset {opset} needs "
-                f"ONNX Runtime {_runtime_for(opset)} or newer on every device",
-            ) from None
-        proto = converted
-        versions[""] = MAX_OPSET
-    domains = {node.domain for node in proto.graph.node}
-    versions = {d: v for d, v in versions.items() if d in domains or d == ""}
-    del proto.opset_import[:]
-    proto.opset_import.extend(
-        onnx.helper.make_opsetid(domain, version) for domain, version in sorted(versions.items())
-    )
-    proto.ir_version = IR_VERSION
-    return proto
-
-
-def _runtime_for(opset: int) -> str:
-    for ceiling, runtime in ((21, "1.19.2"), (23, "1.23.2"), (26, "1.31.1")):
-        if opset <= ceiling:
-            return runtime
-    return "1.32"
 
 
 def _sort_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -34,18 +34,25 @@ def probe_tensors(
 
 
 def run_proto(
-    proto: onnx.ModelProto, inputs: dict[str, Array], *, optimization: Optimization
+    proto: onnx.ModelProto,
+    inputs: dict[str, Array],
+    *,
+    optimization: Optimization,
+    name: str = "model",
 ) -> dict[str, Array]:
-    """Outputs of ``proto`` on ``inputs``, through a temporary file as on a device."""
+    """Outputs of ``proto`` on ``inputs``, through a temporary file as on a device.
+
+    Raises: ModelError if the runtime refuses the model, or fails on it; ``name`` is for the words.
+    """
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-        path = Path(folder) / "model.onnx"
+        path = Path(folder) / Path(name).with_suffix(".onnx").name
         path.write_bytes(to_bytes(proto))
         session = OrtSession(path, optimization=optimization)
     try:
         return session.run(inputs)
     except DeviceError as error:
         raise ModelError(
-            f"the model does not run: {error.what}",
+            f"{name} does not run: {error.what}",
             hint="check the input shapes (--input NAME=1x3x416x416) and export the model again",
         ) from None
 

@@ -62,10 +62,12 @@ class BlockMap(Spec, frozen=True, kw_only=True):
         )
 
     def indices(self) -> set[int]:
-        """The blocks that are present."""
-        bitmap = base64.b64decode(self.present)
+        """The blocks that are present. Raises: ValueError if the bitmap is damaged."""
+        bitmap = base64.b64decode(self.present, validate=True)
         count = block_count(self.size_bytes)
-        return {i for i in range(min(count, 8 * len(bitmap))) if bitmap[i // 8] >> i % 8 & 1}
+        if len(bitmap) != -(-count // 8):
+            raise ValueError(f"a bitmap of {len(bitmap)} bytes for {count} blocks")
+        return {index for index in range(count) if bitmap[index // 8] >> index % 8 & 1}
 
     def fits(self, entry: FileEntry) -> bool:
         """Whether this map is about ``entry``, cut into blocks of today's size."""

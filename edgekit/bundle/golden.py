@@ -55,9 +55,14 @@ def golden_to_bytes(golden: Golden) -> bytes:
 def golden_from_bytes(data: bytes, *, origin: str) -> Golden:
     """Raises: TrustError if ``data`` is not such an archive."""
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            arrays = {
+                name.removesuffix(".npy"): np.lib.format.read_array(
+                    io.BytesIO(archive.read(name)), allow_pickle=False
+                )
+                for name in archive.namelist()
+            }
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise TrustError(
             f"{origin} holds no golden vectors: {error}", hint="build the bundle again"
         ) from None

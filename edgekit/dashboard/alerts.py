@@ -110,7 +110,8 @@ def _offline(view: FleetView, plan: Plan | None, now_s: float) -> Iterator[Alert
         if not device.is_offline or device.status is None or plan is None or stage is None:
             continue
         since_s = device.state_since_s
-        gone = f" for {say_duration(now_s - since_s)}" if since_s is not None else ""
+        is_timed = since_s is not None and now_s - since_s >= 1
+        gone = f" for {say_duration(now_s - since_s)}" if is_timed and since_s is not None else ""
         said = device.status.problem.removeprefix(f"{device.name} ")[:_SAID_MAX]
         why = said or "its agent was stopped"
         yield Alert(

@@ -67,7 +67,11 @@ def take_snapshot(view: FleetView, link: Link, now_s: float) -> Snapshot:
     deployment = current_deployment(view)
     plan = view.deployments[deployment].announcement.plan if deployment else None
     alerts = find_alerts(view, plan, link, now_s)
-    streams = tuple(_stream(view.streams[name], plan, now_s) for name in sorted(view.streams))
+    # Streams with a known source first: a viewer who did not choose wants to see one that lives.
+    order = sorted(
+        view.streams.values(), key=lambda stream: (not stream.source_device, stream.name)
+    )
+    streams = tuple(_stream(stream, plan, now_s) for stream in order)
     devices = device_rows(view, plan, link, now_s)
     tone, word, sentence = _state(view, plan, alerts, streams, devices)
     return Snapshot(

@@ -32,6 +32,7 @@ _DEPLOYMENTS_MAX = 256
 _JPEG_MAX_BYTES = 8 * 1024 * 1024
 _SIDE_MAX_PX = 1 << 16
 _PAST_RUNS_KEPT = 16
+_SAID_MAX = 300
 
 
 @dataclass(slots=True)
@@ -113,7 +114,8 @@ class FleetView:
                     self._preview(name, payload, topic)
         except EdgeKitError as error:
             self.malformed_count += 1
-            self.malformed_last = f"{topic}: {error.what.removeprefix(f'{topic}: ')}"[:300]
+            what = error.what if topic in error.what else f"{topic}: {error.what}"
+            self.malformed_last = what[:_SAID_MAX]
 
     def _status(self, name: str, payload: bytes, now_s: float, topic: str) -> None:
         if not payload:  # the retained status was cleared: the device left the fleet

@@ -23,6 +23,7 @@ from edgekit.transport.mqtt_port import MqttPort
 
 _COMMAND_TIMEOUT_S = 10.0
 _RESEND_S = 2.0
+_HALF_SWITCHED = "until then devices of different epochs refuse each other's frames"
 
 Say = Callable[[str], None]
 
@@ -130,14 +131,15 @@ def _until(
                 send(device, command)
         left_s = min(_RESEND_S, deadline_s - time.monotonic())
         watcher.wait_for(lambda: bool(failed()) or not waiting(), left_s)
+    outcome = "nothing was switched" if state == "ready" else _HALF_SWITCHED
     if broken := failed():
         status = broken[0]
         raise DeviceError(
             f"{status.device} cannot be {state}: {status.problem or 'it went offline'}",
-            hint="nothing was switched; mend this device and deploy again",
+            hint=f"mend this device and deploy again; {outcome}",
         )
     if left := waiting():
         raise LinkError(
             f"not {state} after {timeout_s:.0f} s: {', '.join(left)}",
-            hint="nothing was switched; look at the agent's log on that device",
+            hint=f"look at the agent's log on that device and deploy again; {outcome}",
         )

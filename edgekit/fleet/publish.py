@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from edgekit.bundle.blocks import block_count, split_blocks
 from edgekit.bundle.bundle import PLAN_PATH, Bundle
+from edgekit.errors import ConfigError
 from edgekit.spec.base import to_json
 from edgekit.spec.manifest import FileEntry
 from edgekit.spec.messages import Announcement
@@ -26,8 +27,14 @@ def publish_bundle(
 ) -> Announcement:
     """Put everything that devices pull on the broker, then announce it.
 
-    Raises: LinkError if the broker stops acknowledging.
+    Raises: ConfigError if the bundle has no model card, so that no device could decode its outputs;
+    LinkError if the broker stops acknowledging.
     """
+    if bundle.card is None:
+        raise ConfigError(
+            f"{bundle.folder} has no model card, so its outputs cannot be decoded",
+            hint="build it again with --decoder NAME, or with a card beside the model",
+        )
     wanted = _files_that_devices_pull(bundle)
     total = sum(entry.size_bytes for entry in wanted)
     done = 0

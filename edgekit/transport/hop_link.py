@@ -217,6 +217,10 @@ class TcpHopLink:
                 self._changed.notify_all()
             self._tell(True)
             self._receive(connection, welcome.device)
+        except EdgeKitError as error:
+            # A sender that fails because of this shall give this as the reason.
+            connection.end(LinkError(error.what, hint=_RETRY))
+            raise
         finally:
             with self._changed:
                 self._attempt = None

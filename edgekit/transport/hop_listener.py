@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 import time
+from functools import partial
 
 from edgekit.errors import ConfigError, EdgeKitError, LinkError, TrustError
 from edgekit.transport import frames, headers
@@ -22,8 +23,8 @@ from edgekit.transport.connection import (
     check_times,
     sentence,
 )
+from edgekit.transport.handout import HandOut
 from edgekit.transport.port import (
-    Activation,
     Answer,
     HopCounters,
     Identity,
@@ -298,32 +299,20 @@ class TcpHopListener:
             self.counters.extra["activations_received"] = (
                 self.counters.extra.get("activations_received", 0) + 1
             )
-        self._hand_out(_Frame(self, upstream), frames.activation(message, tensors))
-
-    def _hand_out(self, frame: "_Frame", activation: Activation) -> None:
-        try:
-            self._on_activation(activation, frame.reply, frame.release)
-        except Exception as error:  # noqa: BLE001 - the caller's code; the hop must outlive it
-            _log.exception("on_activation failed for frame %s", activation.frame)
-            frame.reply(
-                Answer(
-                    stream=activation.stream,
-                    run=activation.run,
-                    frame=activation.frame,
-                    capture_ns=activation.capture_ns,
-                    dropped=sentence(f"{self._device} failed: {type(error).__name__}: {error}"),
-                )
-            )
-            frame.release()
+        HandOut(
+            frames.activation(message, tensors),
+            reply=partial(_reply, upstream.connection),
+            release=partial(self._released, window),
+        ).to(self._on_activation, device=self._device)
 
     # Credit.
 
-    def released(self, upstream: _Upstream) -> None:
-        """A frame that came over ``upstream`` has left the consumer's queue."""
+    def _released(self, window: _Window) -> None:
+        """A frame has left the consumer's queue."""
         with self._changed:
-            upstream.window.held_count -= 1
+            window.held_count -= 1
             current = self._current
-        if current and current.is_greeted:
+        if current and current.is_greeted and current.window is window:
             self._grant(current)
 
     def _grant(self, upstream: _Upstream) -> None:
@@ -336,41 +325,19 @@ class TcpHopListener:
                 upstream.connection.send(headers.Credit(count=grant))
 
 
-class _Frame:
-    """One activation in the hands of the consumer: what it may do with it, once each."""
-
-    def __init__(self, listener: TcpHopListener, upstream: _Upstream) -> None:
-        self._listener, self._upstream = listener, upstream
-        self._undone = {"reply", "release"}
-        self._once = threading.Lock()
-
-    def _first(self, what: str) -> bool:
-        with self._once:
-            is_first = what in self._undone
-            self._undone.discard(what)
-            return is_first
-
-    def release(self) -> None:
-        """See OnActivation."""
-        if self._first("release"):
-            self._listener.released(self._upstream)
-
-    def reply(self, answer: Answer) -> None:
-        """See Reply. An answer too large to travel goes back as dropped, with the reason."""
-        if not self._first("reply"):
-            _log.warning("frame %s is answered twice; the second answer is dropped", answer.frame)
-            return
-        try:
-            parts = frames.answer_parts(answer)
-        except EdgeKitError as error:
-            _log.warning("frame %s: %s", answer.frame, error)
-            parts = frames.answer_parts(
-                dataclasses.replace(answer, detections=(), dropped=sentence(error.what))
-            )
-        try:
-            self._upstream.connection.send_parts(parts)
-        except LinkError as error:
-            _log.info("the answer about frame %s is lost: %s", answer.frame, error.what)
+def _reply(connection: Connection, answer: Answer) -> None:
+    """Send an answer; one that cannot travel goes back as dropped, with the reason."""
+    try:
+        parts = frames.answer_parts(answer)
+    except EdgeKitError as error:
+        _log.warning("frame %s: %s", answer.frame, error)
+        parts = frames.answer_parts(
+            dataclasses.replace(answer, detections=(), dropped=sentence(error.what))
+        )
+    try:
+        connection.send_parts(parts)
+    except LinkError as error:
+        _log.info("the answer about frame %s is lost: %s", answer.frame, error.what)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -13,6 +13,7 @@ from functools import partial
 
 from edgekit.errors import LinkError
 from edgekit.transport import frames, headers
+from edgekit.transport.handout import HandOut
 from edgekit.transport.mailbox import Mailbox
 from edgekit.transport.port import Activation, Answer, Identity, OnActivation, OnAnswer, OnState
 
@@ -28,7 +29,8 @@ class MemoryNetwork:
         self.listeners: dict[tuple[str, int], MemoryHopListener] = {}
         self.links: list[MemoryHopLink] = []
         self.is_up = True
-        self.ports = itertools.count(1)
+        self.numbers = itertools.count(1)
+        """Ports, and the age of links: the higher, the newer."""
 
     def cut(self) -> None:
         """Pull every cable: all links lose their connection."""
@@ -43,8 +45,11 @@ class MemoryNetwork:
             self.reconsider()
 
     def reconsider(self) -> None:
-        """Let every link look at its peer again; call with ``changed`` held."""
-        for link in self.links:
+        """Let every link look at its peer again; call with ``changed`` held.
+
+        Twice, because a link that joins replaces an older one.
+        """
+        for link in [*self.links, *self.links]:
             link.reconsider()
         self.changed.notify_all()
 
@@ -52,8 +57,8 @@ class MemoryNetwork:
 class _Joint:
     """One connection: dead as soon as either end has dropped it."""
 
-    def __init__(self, listener: "MemoryHopListener") -> None:
-        self.listener = listener
+    def __init__(self, listener: "MemoryHopListener", number: int) -> None:
+        self.listener, self.number = listener, number
         self.is_alive = True
 
 
@@ -67,6 +72,7 @@ class MemoryHopLink:
         self._on_answer, self._on_state = on_answer, on_state
         self._mailbox = Mailbox(f"memory-link-{identity.cut}")
         self._peer: tuple[str, int] | None = None
+        self._number = 0
         self._joint: _Joint | None = None
         self._sent_s: dict[tuple[str, str, int], float] = {}
         self._state = "the address of the next device is not known yet"
@@ -77,9 +83,8 @@ class MemoryHopLink:
     def set_peer(self, host: str, port: int) -> None:
         """Where the next device listens now. Reconnects if the address changed."""
         with self._network.changed:
-            self._peer = (host, port)
-            self.reconsider()
-            self._network.changed.notify_all()
+            self._peer, self._number = (host, port), next(self._network.numbers)
+            self._network.reconsider()
 
     def send(self, activation: Activation, *, timeout_s: float) -> None:
         """Send as soon as there is a connection and a credit.
@@ -120,6 +125,8 @@ class MemoryHopLink:
     def close(self) -> None:
         """Stop for good. Waiting senders get a LinkError."""
         with self._network.changed:
+            if self._is_closed:
+                return
             self._is_closed = True
             self._state = "closed"
             if self._joint:
@@ -137,16 +144,16 @@ class MemoryHopLink:
         if listener is None:
             reason = f"cannot reach {self._peer[0]}:{self._peer[1]}: Connection refused"
         else:
-            reason = listener.refusal(self._identity)
+            reason = listener.refusal(self._identity, self._number)
         joint = self._joint
         if joint and (not joint.is_alive or joint.listener is not listener or reason):
             joint.is_alive = False
             self._joint = None
             self._sent_s.clear()
-            self._state = reason or "the next device moved, or took another connection"
+            self._state = reason or "the next device moved"
             self._mailbox.post(partial(self._on_state, False, self._state))
         elif listener and not reason and joint is None:
-            self._joint = listener.join()
+            self._joint = listener.join(self._number)
             self._state = "connected"
             self._mailbox.post(partial(self._on_state, True, self._state))
         elif reason:
@@ -182,7 +189,7 @@ class MemoryHopListener:
         self._joint: _Joint | None = None
         self._held: set[object] = set()
         with network.changed:
-            self._address = (_HOST, next(network.ports))
+            self._address = (_HOST, next(network.numbers))
             network.listeners[self._address] = self
             network.reconsider()
 
@@ -212,16 +219,18 @@ class MemoryHopListener:
         """Whether it would take one more frame; call with the network's ``changed`` held."""
         return len(self._held) < self._credit_count
 
-    def refusal(self, identity: Identity) -> str:
+    def refusal(self, identity: Identity, number: int) -> str:
         """The sentence by which it refuses a link, or nothing."""
         reason = headers.refusal(headers.hello(identity), self._identity)
+        if not reason and self._joint and self._joint.is_alive and self._joint.number > number:
+            reason = "a newer connection took its place"
         return f"{self._device or 'the peer'} refuses: {reason}" if reason else ""
 
-    def join(self) -> _Joint:
+    def join(self, number: int) -> _Joint:
         """A new connection; it replaces the one there was."""
         if self._joint:
             self._joint.is_alive = False
-        self._joint = _Joint(self)
+        self._joint = _Joint(self, number)
         return self._joint
 
     def take(
@@ -249,7 +258,8 @@ class MemoryHopListener:
                 self._held.discard(frame)
                 self._network.changed.notify_all()
 
-        self._mailbox.post(lambda: self._on_activation(activation, reply, release))
+        handout = HandOut(activation, reply=reply, release=release)
+        self._mailbox.post(lambda: handout.to(self._on_activation, device=self._device))
 
     def settle(self, timeout_s: float = 1.0) -> bool:
         """True once every activation sent so far has been handed out."""

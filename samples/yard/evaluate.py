@@ -137,7 +137,9 @@ def render(console: Console, evaluation: Evaluation, frame_count: int, spent_s: 
 @click.command()
 @click.option("--weights", type=click.Path(path_type=Path), default=HERE / "yard.pt")
 @click.option("--frames", type=click.IntRange(1), default=400, show_default=True)
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the numbers here.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), help="Write the numbers here."
+)
 def main(weights: Path, frames: int, json_path: Path | None) -> None:
     """AP50 per class of the yard detector on held-out scenes."""
     start_s = time.monotonic()

@@ -53,7 +53,9 @@ class Training:
     def __init__(self, recipe: Recipe) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.step = recipe, 0
-        self.model = build_model().to(memory_format=torch.channels_last)
+        self.model = Table6Detector(class_count=len(LABELS), seed=recipe.seed).to(
+            memory_format=torch.channels_last
+        )
         self.average = deepcopy(self.model).eval().requires_grad_(False)
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
@@ -130,11 +132,6 @@ class Training:
 def vars_of(recipe: Recipe) -> dict[str, int]:
     """The recipe as plain values."""
     return {name: getattr(recipe, name) for name in Recipe.__slots__}
-
-
-def build_model() -> Table6Detector:
-    """The sample's network, untrained."""
-    return Table6Detector(class_count=len(LABELS))
 
 
 def learning_rate(step: int, steps: int) -> float:

@@ -24,7 +24,7 @@ Boxes = NDArray[np.float32]
 FRAMES_PER_SCENE = 8
 FRAME_STEP = 151
 """Frames of one scene are taken 5 s apart: everybody has moved on."""
-CROP_WIDTH_PX, CROP_HEIGHT_PX = 320, 192
+CROP_WIDTH_PX, CROP_HEIGHT_PX = 256, 192
 _VISIBLE_SHARE = 0.5
 _SIDE_LEAST_PX = 3.0
 

@@ -17,6 +17,10 @@ CANDIDATES = 10
 SCORE_POWER, OVERLAP_POWER = 0.5, 6.0
 NEAR_STRIDES = 0.75
 """On the finest level, a cell this many strides from a box's centre may always answer for it."""
+AREA_LOG = math.log(16.0)
+"""A box 16 times as large as another gives way to it even where it overlaps fully."""
+LEAST_TARGET = 0.25
+"""What a box asks of its best cell while nothing overlaps it yet."""
 BOX_GAIN, CLASS_GAIN = 7.5, 0.5
 
 
@@ -52,49 +56,67 @@ def assign(
     truth (B, M, 4), classes (B, M) with -1 for unused rows.
     Returns: for each cell the row of its box (B, A), -1 for background, and its target score (B, A).
     """
-    used = classes >= 0
-    low, high = truth[..., :2], truth[..., 2:]
-    middle, half = (low + high) / 2, (high - low) / 2
-    finest = (strides == strides.min()).to(truth.dtype) * NEAR_STRIDES * strides
-    reach = torch.maximum(half[:, :, None], finest[None, None, :, None])
-    near = ((centres[None, None] - middle[:, :, None]).abs() < reach).all(dim=-1)
-    near &= used[:, :, None]
-    iou, _ = complete_iou(truth[:, :, None], boxes[:, None])
-    picked = scores.transpose(1, 2).gather(
-        1, classes.clamp(min=0)[:, :, None].expand(-1, -1, scores.shape[1])
-    )
-    fit = picked.pow(SCORE_POWER) * iou.pow(OVERLAP_POWER) * near
-    # Before anything overlaps, nearness decides; too small to matter later.
-    spread = ((centres[None, None] - middle[:, :, None]) / (half[:, :, None] + 4)).square().sum(-1)
-    fit = fit + 1e-9 * near / (1 + spread)
-    best = fit.topk(min(CANDIDATES, fit.shape[-1]), dim=-1)
-    mask = torch.zeros_like(fit).scatter(-1, best.indices, 1.0).bool() & near
-    contested = torch.where(mask, iou + 1e-6, torch.zeros_like(iou))
-    strongest, row = contested.max(dim=1)
-    taken = strongest > 0
-    own = mask & (row[:, None] == torch.arange(truth.shape[1])[None, :, None])
-    fit, overlap = fit * own, iou * own
-    peak = fit.amax(dim=-1, keepdim=True).clamp(min=1e-12)
-    target = (fit / peak * overlap.amax(dim=-1, keepdim=True)).amax(dim=1)
-    return torch.where(taken, row, -1), target
+    middle, half = (truth[..., :2] + truth[..., 2:]) / 2, (truth[..., 2:] - truth[..., :2]) / 2
+    near = _near(middle, half, centres, strides) & (classes >= 0)[:, :, None]
+    # Only these (picture, box, cell) triples can matter: some thousands out of millions.
+    picture, row, cell = near.nonzero(as_tuple=True)
+    own, answer = truth[picture, row], boxes[picture, cell]
+    overlap = complete_iou(own, answer)[0]
+    score = scores[picture, cell, classes[picture, row]]
+    spread = ((centres[cell] - middle[picture, row]) / (half[picture, row] + 4)).square().sum(-1)
+    # Before anything overlaps, nearness decides; the term is too small to matter later.
+    fit = score.pow(SCORE_POWER) * overlap.pow(OVERLAP_POWER) + 1e-9 / (1 + spread)
+    table = torch.zeros(near.shape).index_put_((picture, row, cell), fit)
+    least = table.topk(min(CANDIDATES, table.shape[-1]), dim=-1).values[..., -1]
+    chosen = fit >= least[picture, row]
+    # A cell wanted by two boxes goes to the one it overlaps more, unless that is much larger and
+    # so has cells enough: a helmet must not lose its cells to its wearer.
+    area = (own[:, 2:] - own[:, :2]).prod(dim=-1)
+    claim = torch.where(chosen, overlap - area.log() / AREA_LOG, -torch.inf)
+    table = torch.full(near.shape, -torch.inf).index_put_((picture, row, cell), claim)
+    strongest, winner = table.max(dim=1)
+    kept = chosen & (winner[picture, cell] == row)
+    picture, row, cell, fit, overlap = (each[kept] for each in (picture, row, cell, fit, overlap))
+    peak = torch.zeros(near.shape).index_put_((picture, row, cell), fit).amax(dim=-1)
+    reached = torch.zeros(near.shape).index_put_((picture, row, cell), overlap).amax(dim=-1)
+    ask = fit / peak[picture, row] * reached[picture, row].clamp(min=LEAST_TARGET)
+    target = torch.zeros(boxes.shape[:2]).index_put_((picture, cell), ask)
+    return torch.where(torch.isfinite(strongest), winner, -1), target
+
+
+def _near(middle: Tensor, half: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
+    """Cells that may answer for each box: their centre is inside it. Shape (B, M, A).
+
+    On the finest level also cells beside the middle of a box that is smaller than they are.
+    """
+    finest = torch.where(strides == strides.min(), NEAR_STRIDES * strides, 0.0)
+    inside = [
+        (centres[None, None, :, axis] - middle[:, :, None, axis]).abs()
+        < torch.maximum(half[:, :, None, axis], finest)
+        for axis in (0, 1)
+    ]
+    return inside[0] & inside[1]
 
 
 def detection_loss(
     boxes: Tensor, logits: Tensor, centres: Tensor, strides: Tensor, truth: Tensor, classes: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss per picture, with its box and class parts for the log. Shapes as in ``assign``."""
-    rows, targets = assign(boxes.detach(), logits.detach().sigmoid(), centres, strides, truth, classes)
+    rows, targets = assign(
+        boxes.detach(), logits.detach().sigmoid(), centres, strides, truth, classes
+    )
     positive = rows >= 0
     row = rows.clamp(min=0)
     label = classes.clamp(min=0).gather(1, row)
     wanted = functional.one_hot(label, logits.shape[-1]) * (targets * positive)[..., None]
     total = wanted.sum().clamp(min=1.0)
-    class_loss = functional.binary_cross_entropy_with_logits(
-        logits, wanted.to(logits.dtype), reduction="sum"
-    ) / total
+    class_loss = (
+        functional.binary_cross_entropy_with_logits(
+            logits, wanted.to(logits.dtype), reduction="sum"
+        )
+        / total
+    )
     own = truth.gather(1, row[..., None].expand(-1, -1, 4))
     _, ciou = complete_iou(boxes, own)
-    # At least a little weight, so that boxes learn before they overlap anything.
-    weight = torch.where(positive, targets.clamp(min=0.05), torch.zeros_like(targets))
-    box_loss = ((1 - ciou) * weight).sum() / total
+    box_loss = ((1 - ciou) * targets).sum() / total
     return BOX_GAIN * box_loss + CLASS_GAIN * class_loss, box_loss.detach(), class_loss.detach()

@@ -94,9 +94,7 @@ def test_a_label_may_not_repeat() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.lists(st.lists(st.tuples(st.integers(0, 60), st.floats(0, 1)), max_size=6), min_size=1)
-)
+@given(st.lists(st.lists(st.tuples(st.integers(0, 60), st.floats(0, 1)), max_size=6), min_size=1))
 def test_precision_lies_between_zero_and_one(frames: list[list[tuple[int, float]]]) -> None:
     """Whatever the boxes: duplicates, ties, empty frames."""
     found = [[box("person", x, score=score) for x, score in frame] for frame in frames]

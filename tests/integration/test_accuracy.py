@@ -31,10 +31,8 @@ def test_person_ap50_of_split_yolox_nano_on_labelled_pedestrians_is_at_least_080
 ) -> None:
     """Unsplit: 0.83 (../shared/data/MODELS.md)."""
     detector = Detector("yolox", DETECTORS[1].model, "video/vtest_pedestrians/vtest.mp4")
-    _, reports = run_split(detector, "auto", mosquitto_url, tmp_path, frames=FRAMES)
-    found = [
-        tuple(one for one in report.detections if one.label == "person") for report in reports
-    ]
+    _, reports = run_split(detector, ("auto",), mosquitto_url, tmp_path, frames=FRAMES)
+    found = [tuple(one for one in report.detections if one.label == "person") for report in reports]
     assert len(found) == FRAMES
     precision = average_precision_50(found, pedestrians(), ("person",))["person"]
     assert precision >= 0.80

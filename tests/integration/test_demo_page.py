@@ -103,7 +103,9 @@ def test_the_demo_page_shows_boxes_and_moving_numbers_and_names_a_killed_agent_w
             "request",
             lambda request: (
                 None
-                if re.match(r"(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|data:|blob:", request.url)
+                if re.match(
+                    r"(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|data:|blob:", request.url
+                )
                 else problems.append(f"outside request {request.url}")
             ),
         )

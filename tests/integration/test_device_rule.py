@@ -98,9 +98,7 @@ def test_the_base_install_pulls_a_shard_and_answers_every_frame(
         announcement = publish_bundle(
             whole_model_bundle, mqtt=mqtt, topics=topics, progress=lambda *done: None
         )
-        deploy(
-            announcement, mqtt=mqtt, topics=topics, watcher=watcher, say=lambda text: None
-        )
+        deploy(announcement, mqtt=mqtt, topics=topics, watcher=watcher, say=lambda text: None)
         assert collector.wait_ended(30.0)
         latest = collector.latest()
         assert latest is not None and latest.frames_answered == 10

@@ -20,15 +20,21 @@ FRAMES = int(os.environ.get("EDGEKIT_PROOF_FRAMES", "12"))
 
 
 def run_split(
-    detector: Detector, cut: str, broker: str, folder: Path, *, frames: int = FRAMES
+    detector: Detector,
+    cut: tuple[str, ...],
+    broker: str,
+    folder: Path,
+    *,
+    frames: int = FRAMES,
+    device_count: int = 2,
 ) -> tuple[Summary, list[AnswerReport]]:
-    """Two real agent processes, Mosquitto, every frame; answers in order of frame number."""
+    """Real agent processes, Mosquitto, every frame; answers in order of frame number."""
     lines = folder / "answers.jsonl"
     options = DemoOptions(
         model=data(detector.model),
         source=f"file:{data(detector.video)}?frames={frames}",
-        fleet=local_fleet(2, name=f"proof-{os.getpid()}"),
-        cut=(cut,),
+        fleet=local_fleet(device_count, name=f"proof-{os.getpid()}"),
+        cut=cut,
         decoder=detector.decoder,
         broker=broker,
         optimization="extended",
@@ -52,7 +58,7 @@ def test_split_detections_equal_those_of_the_whole_model_frame_by_frame(
     """Exact before fast: the same boxes, labels and scores, to the last printed digit."""
     cut = three_cuts(data(detector.model))[which]
     assert (len(cut.tensors) > 1) == (which == 2)
-    summary, reports = run_split(detector, str(cut), mosquitto_url, tmp_path)
+    summary, reports = run_split(detector, (str(cut),), mosquitto_url, tmp_path)
     whole = unsplit_detections(data(detector.model), f"file:{data(detector.video)}?frames={FRAMES}")
     assert [report.frame for report in reports] == list(range(len(whole)))
     for report, expected in zip(reports, whole, strict=True):
@@ -63,10 +69,26 @@ def test_split_detections_equal_those_of_the_whole_model_frame_by_frame(
     assert summary.hops[0].bytes == cut.nbytes
 
 
+@pytest.mark.parametrize("device_count", [1, 3])
+def test_one_and_three_devices_answer_as_the_whole_model_does(
+    device_count: int, mosquitto_url: str, tmp_path: Path
+) -> None:
+    """No split at all, and a stage in the middle that passes answers back."""
+    detector = DETECTORS[5]
+    early, late, _ = three_cuts(data(detector.model))
+    cut = (str(early), str(late)) if device_count == 3 else ("none",)
+    summary, reports = run_split(detector, cut, mosquitto_url, tmp_path, device_count=device_count)
+    source = f"file:{data(detector.video)}?frames={FRAMES}"
+    whole = unsplit_detections(data(detector.model), source)
+    assert [report.detections for report in reports] == whole
+    assert len(summary.stages) == device_count
+    assert len(summary.hops) == device_count - 1
+
+
 def test_the_summary_has_the_documented_keys(mosquitto_url: str, tmp_path: Path) -> None:
     """Scripts read them."""
     cut = three_cuts(data(DETECTORS[5].model))[1]
-    summary, _ = run_split(DETECTORS[5], str(cut), mosquitto_url, tmp_path, frames=3)
+    summary, _ = run_split(DETECTORS[5], (str(cut),), mosquitto_url, tmp_path, frames=3)
     from edgekit.spec.base import to_json
 
     document = json.loads(to_json(summary))

@@ -237,7 +237,7 @@ def test_before_serving_the_listener_refuses_and_says_why(world: World) -> None:
         link.send(activation(), timeout_s=0.02)
     listener.serve(identity("edge-b"))
     assert link.wait_ready(PATIENCE_S)
-    assert up.states == [(True, "connected")]
+    assert wait_until(lambda: up.states == [(True, "connected")])
 
 
 @pytest.mark.parametrize(

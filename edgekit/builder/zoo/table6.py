@@ -26,7 +26,7 @@ STAGE_CHANNELS = (32, 64, 128, 256)
 """Channels of the four stages at width 1, at strides 4, 8, 16 and 32."""
 STAGE_BLOCKS = (3, 6, 6, 3)
 STAGE_STRIDES = (4, 8, 16, 32)
-_SINGLE_STRIDES = tuple((stride,) for stride in STAGE_STRIDES)
+_LEVEL_CHOICES = {STAGE_STRIDES[a:b] for a in range(4) for b in range(a + 1, 5)}
 _STEM_CHANNELS = 16
 _CHANNEL_MULTIPLE = 8
 """Runtimes block channels by 8 or 16; 4 channels take as long as 8."""
@@ -65,13 +65,13 @@ class Table6Config:
             )
         if not (1 <= self.class_count <= 1000 and 1 <= self.head_blocks <= 8):
             raise ModelError(
-                f"class_count {self.class_count} must be 1..1000, head_blocks {self.head_blocks} 1..8",
+                f"class_count {self.class_count} must be 1..1000, "
+                f"head_blocks {self.head_blocks} must be 1..8",
                 hint="use class_count 2 and head_blocks 1",
             )
         if not 0 <= self.seed < 2**63:
             raise ModelError(f"seed must be 0 or more, got {self.seed}", hint="use 0")
-        first = STAGE_STRIDES.index(self.strides[0]) if self.strides[:1] in _SINGLE_STRIDES else 0
-        if not self.strides or STAGE_STRIDES[first : first + len(self.strides)] != self.strides:
+        if self.strides not in _LEVEL_CHOICES:
             raise ModelError(
                 f"strides {self.strides} are not neighbours out of {STAGE_STRIDES}",
                 hint="use (4, 8, 16) for small objects or (8, 16, 32)",

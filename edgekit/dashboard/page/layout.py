@@ -49,7 +49,11 @@ class _Page:
             self._alerts = Alerts()
             with div("ek-main"):
                 with div("ek-left"):
-                    self._choice = ui.toggle([], on_change=self._choose).classes("ek-choice")
+                    self._choice = (
+                        ui.toggle([], on_change=self._choose)
+                        .classes("ek-choice")
+                        .props("no-caps unelevated dense")
+                    )
                     self._video = LiveVideo()
                     self._caption = text("", "ek-caption ek-quiet", name="ek-source")
                 with div("ek-right"):
@@ -77,8 +81,9 @@ class _Page:
         self._devices.update(snapshot.devices)
         if stream is not None:
             width_px, height_px = stream.size_px
-            size = f" · {width_px} × {height_px} px" if width_px else ""
-            self._caption.set_text(f"stream {stream.name} · {stream.source}{size}")
+            size = f"{width_px} × {height_px} px" if width_px else ""
+            words = (f"stream {stream.name}", stream.source, size)
+            self._caption.set_text(" · ".join(filter(None, words)))
         self._footer.set_text(_footer(snapshot))
 
     def _offer(self, names: list[str]) -> None:

@@ -102,9 +102,7 @@ def build_body(looks: Looks, pose: Pose) -> Body:
     return clay.place(pose)
 
 
-def _leg(
-    clay: _Clay, looks: Looks, pose: Pose, side: float, phase: float, hip_m: float
-) -> None:
+def _leg(clay: _Clay, looks: Looks, pose: Pose, side: float, phase: float, hip_m: float) -> None:
     tall = looks.height_m
     swing = sin(phase) * 0.46 * pose.stride + 0.25 * pose.stoop
     # The knee bends while the leg travels forwards, and a little when the weight comes on it.

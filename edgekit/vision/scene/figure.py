@@ -83,9 +83,7 @@ def draw_shadow(
         cv2.fillConvexPoly(mask, outline, tone, cv2.LINE_AA, 4)
 
 
-def _bounds(
-    pixels: Floats, radii_px: Floats, camera: Camera
-) -> tuple[int, int, int, int] | None:
+def _bounds(pixels: Floats, radii_px: Floats, camera: Camera) -> tuple[int, int, int, int] | None:
     reach = radii_px[:, None] + 2
     left, top = np.floor((pixels - reach).min(axis=0)).astype(int).tolist()
     right, bottom = np.ceil((pixels + reach).max(axis=0)).astype(int).tolist()
