@@ -111,9 +111,10 @@ class TcpHopLink:
         try:
             connection.send_parts(parts)
         except LinkError as error:
+            connection.end(error)
             with self._changed:
                 self._sent_s.pop(key, None)
-            raise self._named(connection.end_reason or error) from None
+            raise self._unsent(connection.end_reason or error) from None
         self.counters.activations_sent += 1
         self.counters.bytes_sent += connection.bytes_sent - before
 
@@ -126,12 +127,13 @@ class TcpHopLink:
     @property
     def state(self) -> str:
         """ "connected", or one sentence that says what is wrong."""
-        return self._state
+        return self._problem()
 
     @property
     def is_connected(self) -> bool:
         """Whether frames can be sent, credit permitting."""
-        return self._connection is not None
+        connection = self._connection
+        return connection is not None and connection.end_reason is None
 
     @property
     def round_trip_s(self) -> float:
@@ -154,20 +156,26 @@ class TcpHopLink:
     # Sending.
 
     def _is_ready(self) -> bool:
-        return self._connection is not None and self._credit > 0
+        return self.is_connected and self._credit > 0
 
     def _take_credit(self, timeout_s: float) -> Connection:
         with self._changed:
             self._changed.wait_for(lambda: self._is_ready() or self._is_closed, timeout_s)
-            if self._connection is None or self._is_closed:
-                raise LinkError(f"no hop to the next device: {self._state}", hint=_RETRY)
+            connection = self._connection
+            if connection is None or not self.is_connected or self._is_closed:
+                raise LinkError(f"no hop to the next device: {self._problem()}", hint=_RETRY)
             if not self._credit:
                 raise LinkError(
                     f"no credit from the next device within {timeout_s:g} s",
                     hint="drop this frame: the next device is busy with earlier ones",
                 )
             self._credit -= 1
-            return self._connection
+            return connection
+
+    def _problem(self) -> str:
+        """The state, or why the connection is just being given up."""
+        reason = self._connection.end_reason if self._connection else None
+        return reason.what if reason else self._state
 
     def _beat(self) -> None:
         while True:
@@ -342,7 +350,7 @@ class TcpHopLink:
                 socket.socket.shutdown(self._attempt, socket.SHUT_RDWR)
         self._changed.notify_all()
 
-    def _named(self, error: EdgeKitError) -> LinkError:
+    def _unsent(self, error: EdgeKitError) -> LinkError:
         return LinkError(f"the frame was not sent: {error.what}", hint=_RETRY)
 
 
