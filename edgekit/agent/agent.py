@@ -31,7 +31,7 @@ from edgekit.spec.base import parse_json, to_json
 from edgekit.spec.messages import Announcement, Command, DeviceState, DeviceStatus
 from edgekit.spec.topics import Topics
 from edgekit.transport.mqtt_port import MqttPort
-from edgekit.transport.port import Activation, Answer, HopListener, Reply
+from edgekit.transport.port import Activation, HopListener, Reply, answer_to
 from edgekit.vision.sources import open_source
 
 logger = logging.getLogger(__name__)
@@ -142,15 +142,7 @@ class Agent:
             pipeline.accept(activation, reply, release)
             return
         release()
-        reply(
-            Answer(
-                stream=activation.stream,
-                run=activation.run,
-                frame=activation.frame,
-                capture_ns=activation.capture_ns,
-                dropped="not_serving",
-            )
-        )
+        reply(answer_to(activation, dropped="not_serving"))
 
     def _shut_down(self) -> None:
         if self._pipeline is not None:

@@ -22,7 +22,7 @@ from edgekit.errors import EdgeKitError
 from edgekit.spec.card import ModelCard
 from edgekit.spec.messages import HopTime, StageTime
 from edgekit.spec.tensors import Array, TensorSpec
-from edgekit.transport.port import Activation, Answer, HopLink, Reply
+from edgekit.transport.port import Activation, Answer, HopLink, Reply, answer_to
 from edgekit.vision.answers import detections_of
 
 logger = logging.getLogger(__name__)
@@ -139,11 +139,8 @@ class RelayStage:
         )
         stages = (*activation.stages, self._time(started_s))
         work.reply(
-            Answer(
-                stream=activation.stream,
-                run=activation.run,
-                frame=activation.frame,
-                capture_ns=activation.capture_ns,
+            answer_to(
+                activation,
                 detections=detections,
                 stages=stages,
                 residence_s=time.perf_counter() - work.received_s,
@@ -174,17 +171,8 @@ class RelayStage:
             self._drop(work, reason)
 
     def _drop(self, work: _Work, reason: str) -> None:
-        activation = work.activation
-        work.reply(
-            Answer(
-                stream=activation.stream,
-                run=activation.run,
-                frame=activation.frame,
-                capture_ns=activation.capture_ns,
-                dropped=reason,
-                residence_s=time.perf_counter() - work.received_s,
-            )
-        )
+        residence_s = time.perf_counter() - work.received_s
+        work.reply(answer_to(work.activation, dropped=reason, residence_s=residence_s))
 
 
 def _key(activation: Activation) -> _Key:

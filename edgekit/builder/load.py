@@ -19,6 +19,7 @@ import onnx.shape_inference
 from edgekit.builder.compare import MAX_RELATIVE_ERROR, differences
 from edgekit.builder.constants import GraphParts, parts_of, refuse_control_flow
 from edgekit.builder.input_shapes import resolve_inputs
+from edgekit.builder.lower_opset import MAX_OPSET
 from edgekit.builder.normalize import normalize, passes_for, refuse_static_outputs
 from edgekit.builder.probe import probe_tensors, run_proto, seeded_inputs
 from edgekit.builder.read import read_model
@@ -28,7 +29,7 @@ from edgekit.spec.tensors import Array, TensorSpec
 logger = logging.getLogger(__name__)
 
 _NEWEST_IR = 10
-_NEWER_OPSET = "is till opset"
+_NEWER_OPSET = "ValidateOpsetForDomain"
 """How ONNX Runtime words that a file's opset is newer than itself."""
 
 
@@ -70,8 +71,7 @@ def load_model(
     for note in notes:
         logger.info("%s: %s", path.name, note)
     original = _run_original(path, proto, inputs)
-    normalised = normalize(proto, inputs)
-    refuse_static_outputs(normalised)
+    normalised = _normalised(proto, inputs)
     notes += _check_equal(proto, normalised, inputs, original)
     return _with_facts(normalised, path, sha256, inputs, notes)
 
@@ -93,6 +93,23 @@ def _run_original(
     logger.info("%s: newer than this ONNX Runtime, compared with the reference", path.name)
     evaluator = onnx.reference.ReferenceEvaluator(copy)
     return dict(zip(evaluator.output_names, evaluator.run(None, given), strict=True))
+
+
+def _normalised(proto: onnx.ModelProto, inputs: tuple[TensorSpec, ...]) -> onnx.ModelProto:
+    """The normalised graph, known to load in the runtime."""
+    try:
+        normalised = normalize(proto, inputs)
+        refuse_static_outputs(normalised)
+        run_proto(normalised, seeded_inputs(inputs, 0), optimization="none")
+    except ModelError as error:
+        opset = max((one.version for one in proto.opset_import if not one.domain), default=0)
+        if opset <= MAX_OPSET or "opset" in error.what:
+            raise
+        raise ModelError(
+            f"opset {opset} brought down to {MAX_OPSET}: {error.what}",
+            hint=f"export the model with opset_version={MAX_OPSET}",
+        ) from None
+    return normalised
 
 
 def _explained(error: ModelError, proto: onnx.ModelProto, path: Path) -> ModelError:

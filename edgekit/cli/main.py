@@ -20,6 +20,7 @@ _VERBS = {
     "verify": "Prove again that the shards of a bundle equal the model.",
     "agent": "Run on a board: pull the shard, film, infer, forward, answer.",
     "deploy": "Publish a bundle and switch every device of its plan to it.",
+    "enrol": "Make the certificates with which the devices of a fleet trust each other.",
     "dashboard": "Open the live page of a fleet.",
     "demo": "The main job on one machine: build, two agents, live page.",
 }

@@ -97,7 +97,8 @@ class TcpHopLink:
     def send(self, activation: Activation, *, timeout_s: float) -> None:
         """Send as soon as there is a connection and a credit.
 
-        The tensors are read until this returns and not afterwards.
+        The tensors are read until this returns and not afterwards. ``timeout_s`` is for the wait;
+        a frame that is under way may take as long as its bytes move.
         Raises: LinkError if neither came within ``timeout_s``, or the connection broke meanwhile;
         ModelError or ConfigError if the activation cannot be framed.
         """

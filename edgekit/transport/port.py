@@ -66,6 +66,27 @@ class Answer:
     """From the last byte of the activation to this answer, by the downstream device's clock."""
 
 
+def answer_to(
+    activation: Activation,
+    *,
+    detections: tuple[Detection, ...] = (),
+    dropped: str = "",
+    stages: tuple[StageTime, ...] = (),
+    residence_s: float = 0.0,
+) -> Answer:
+    """The answer about the frame of ``activation``."""
+    return Answer(
+        stream=activation.stream,
+        run=activation.run,
+        frame=activation.frame,
+        capture_ns=activation.capture_ns,
+        detections=detections,
+        dropped=dropped,
+        stages=stages,
+        residence_s=residence_s,
+    )
+
+
 @dataclass(slots=True, kw_only=True)
 class HopCounters:
     """Running totals of one end, for telemetry and tests."""

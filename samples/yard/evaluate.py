@@ -1,4 +1,4 @@
-"""How well the yard detector sees scenes it was never trained on: ``python samples/yard/evaluate.py``.
+"""How well the yard detector sees scenes new to it: ``python samples/yard/evaluate.py``.
 
 The trained weights are folded to ONNX and run in ONNX Runtime, as on a device, on frames of the
 held-out scenes with seeds 1, 2, 3, ... Prints AP50 per class and for small objects.
@@ -114,7 +114,7 @@ def evaluate(weights: Path, frame_count: int, first_seed: int = 1) -> Evaluation
     detector = Detector(weights, msgspec.structs.replace(card, output=output))
     result = Evaluation([], [])
     scene = None
-    for index in track(range(frame_count), "evaluating", Console(stderr=True)):
+    for index in track(range(frame_count), "evaluating", console=Console(stderr=True)):
         seed, number = divmod(index, FRAMES_PER_SCENE)
         if scene is None or scene.seed != first_seed + seed:
             scene = YardScene(first_seed + seed)

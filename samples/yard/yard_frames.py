@@ -31,7 +31,7 @@ _SIDE_LEAST_PX = 3.0
 
 @dataclass(frozen=True, slots=True)
 class LabelledFrame:
-    """One rendered frame. Shapes: image (H, W, 3) uint8 BGR; boxes (N, 4) x1 y1 x2 y2; classes (N,)."""
+    """A frame. Shapes: image (H, W, 3) uint8 BGR; boxes (N, 4) x1 y1 x2 y2; classes (N,)."""
 
     image: Image
     boxes: Boxes

@@ -2,9 +2,9 @@
 
 In:   predicted boxes and class logits of every cell, and the truth of each picture.
 Out:  one loss.  Every operation is deterministic on the CPU.
-Source: task-aligned assignment after Feng et al., "TOOD", ICCV 2021, as in the YOLOv8 loss; complete
-IoU after Zheng et al., AAAI 2020. Boxes narrower than a cell also take cells whose centre is
-near, because a helmet of 6 px often lies between the centres of stride 8.
+Source: task-aligned assignment after Feng et al., "TOOD", ICCV 2021, as in the YOLOv8 loss;
+complete IoU after Zheng et al., AAAI 2020. Boxes narrower than a cell also take cells
+whose centre is near, because a helmet of 6 px often lies between the centres of stride 8.
 """
 
 import math
@@ -54,7 +54,8 @@ def assign(
 
     Shapes: boxes (B, A, 4) and scores (B, A, C) predicted; centres (A, 2) and strides (A,) in px;
     truth (B, M, 4), classes (B, M) with -1 for unused rows.
-    Returns: for each cell the row of its box (B, A), -1 for background, and its target score (B, A).
+    Returns: for each cell the row of its box (B, A), -1 for background, and its target score
+        (B, A).
     """
     middle, half = (truth[..., :2] + truth[..., 2:]) / 2, (truth[..., 2:] - truth[..., :2]) / 2
     near = _near(middle, half, centres, strides) & (classes >= 0)[:, :, None]

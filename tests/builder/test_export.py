@@ -4,6 +4,7 @@ import hashlib
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,21 @@ SHAPE = (1, 3, 64, 96)
 
 def settled(seed: int = 0) -> Table6Detector:
     """A small detector whose BatchNorms have seen some images."""
-    detector = Table6Detector(width=0.125, depth=0.2, class_count=2, seed=seed, input_shape=SHAPE)
+    detector = Table6Detector(width=0.125, depth=0.2, strides=(8, 16), seed=seed, input_shape=SHAPE)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _ in range(3):
             detector(torch.rand((4, 3, 64, 96), generator=generator))
     return detector.eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """So small a network is slower on two cores, much slower if they are busy."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(count)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +76,7 @@ def test_the_file_is_one_that_every_device_loads(exported: bytes) -> None:
     assert [value.name for value in proto.graph.input] == ["images"]
     assert [value.name for value in proto.graph.output] == ["output0"]
     sizes = [d.dim_value for d in proto.graph.output[0].type.tensor_type.shape.dim]
-    assert sizes == [1, 6, 24 * 16 + 12 * 8 + 6 * 4]
+    assert sizes == [1, 6, 12 * 8 + 6 * 4]
     kinds = {node.op_type for node in proto.graph.node}
     assert not kinds & {"BatchNormalization", "Identity", "Cast", "Shape", "Constant"}
 
@@ -99,14 +109,6 @@ def test_live_branches_can_be_exported_too(detector: Table6Detector, exported: b
     assert count["multi"] > count["folded"]
 
 
-def test_a_checkpoint_loads_as_any_other_model(tmp_path: Path, detector: Table6Detector) -> None:
-    """At the shape asked for, not only at its own."""
-    path = tmp_path / "tiny.pt"
-    save_checkpoint(detector, path)
-    model = load_model(path, input_shapes={"images": (1, 3, 32, 64)})
-    assert [spec.shape for spec in model.inputs] == [(1, 3, 32, 64)]
-
-
 @pytest.mark.integration
 def test_two_processes_export_the_same_bytes(
     tmp_path: Path, detector: Table6Detector, exported: bytes
@@ -131,13 +133,19 @@ def test_two_processes_export_the_same_bytes(
     assert runs[0].stderr == ""
 
 
-def test_an_export_is_quiet_and_leaves_log_levels_alone(
-    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, detector: Table6Detector
+def test_a_checkpoint_loads_as_any_other_model_and_quietly(
+    tmp_path: Path,
+    detector: Table6Detector,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The exporter prints progress; only our own two lines are for the user."""
+    """At the shape asked for, not only at its own; the exporter's own chatter is not for users."""
+    path = tmp_path / "tiny.pt"
+    save_checkpoint(detector, path)
     before = logging.getLogger("torch.onnx").level
     with caplog.at_level(logging.INFO):
-        export_module(detector, (1, 3, 32, 32))
+        model = load_model(path, input_shapes={"images": (1, 3, 32, 64)})
+    assert [spec.shape for spec in model.inputs] == [(1, 3, 32, 64)]
     assert capfd.readouterr() == ("", "")
     assert {record.name.split(".")[0] for record in caplog.records} == {"edgekit"}
     assert logging.getLogger("torch.onnx").level == before

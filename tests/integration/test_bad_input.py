@@ -1,4 +1,4 @@
-"""Bad input on the command line: one clear error with the fix, an exit code, nothing half-written."""
+"""Bad input on the command line: one clear error with the fix, nothing half-written."""
 
 import subprocess
 import sys

@@ -108,7 +108,7 @@ def _light_map(canvas: Canvas, layout: Layout, shadows: tuple[Plane, ...]) -> Pl
     # Corners gather less sky: darken the ground next to whatever stands on it.
     contact = tuple(o.footprint_m(0.12).astype(np.float32) for o in layout.obstacles if o.z_m == 0)
     level = level * (1 - 0.45 * _mask_on_ground(camera, contact, blur_px=7.0) * on_ground)
-    return ((level + sun)[..., None] * np.array(light.tint, np.float32)).astype(np.float32)
+    return np.asarray((level + sun)[..., None] * np.array(light.tint, np.float32), np.float32)
 
 
 def _mask_on_ground(camera: Camera, outlines_m: tuple[Plane, ...], blur_px: float) -> Plane:
@@ -119,7 +119,8 @@ def _mask_on_ground(camera: Camera, outlines_m: tuple[Plane, ...], blur_px: floa
         points[:, 1] = np.maximum(points[:, 1], 2.0)
         pixels, _ = camera.project(points)
         cv2.fillConvexPoly(mask, np.round(pixels * 16).astype(np.int32), 255, cv2.LINE_AA, 4)
-    return cv2.GaussianBlur(mask, (0, 0), blur_px).astype(np.float32) / 255
+    soft: Plane = cv2.GaussianBlur(mask, (0, 0), blur_px).astype(np.float32) / 255
+    return soft
 
 
 def _shadow_outlines(layout: Layout) -> tuple[Plane, ...]:
@@ -145,7 +146,7 @@ def _outline(obstacle: Obstacle) -> Floats:
         return obstacle.footprint_m()
     angles = np.arange(12) * np.pi / 6
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1) * obstacle.length_m / 2
-    return circle + np.array([obstacle.x_m, obstacle.y_m])
+    return np.asarray(circle + np.array([obstacle.x_m, obstacle.y_m]))
 
 
 def _paint_horizon(canvas: Canvas, layout: Layout) -> None:

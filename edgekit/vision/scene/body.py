@@ -140,7 +140,7 @@ _RING = tuple((cos(i * pi / 5), sin(i * pi / 5)) for i in range(10))
 
 
 def _torso(clay: _Clay, looks: Looks, hip_m: float, shoulder: tuple[float, float]) -> None:
-    """Slices from the hips to the shoulders, lowest first: seen from above, each covers the last."""
+    """Slices from hips to shoulders, lowest first: seen from above, each covers the last."""
     top = looks.vest or looks.shirt
     band: Color = (205, 210, 210)
     slices: list[tuple[float, float, Color, float]] = [(-0.12, 0.14, looks.trousers, 0.0)]

@@ -70,7 +70,7 @@ class Camera:
         return np.stack([u, v], axis=-1), depth
 
     def rays(self) -> tuple[Floats, Floats]:
-        """Direction of every pixel in camera axes: right (1, W) and down (H, 1), forward being 1."""
+        """Every pixel's direction in camera axes: right (1, W) and down (H, 1); forward is 1."""
         right = (
             np.arange(self.width_px, dtype=np.float32) + 0.5 - self.width_px / 2
         ) / self.focal_px

@@ -6,8 +6,9 @@ Pure: no file or clock.
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from edgekit.vision.scene.camera import Camera
+from edgekit.vision.scene.camera import Camera, Floats
 from edgekit.vision.scene.layout import FAR_M, NEAR_M, Layout, rng_for
 from edgekit.vision.scene.surfaces import Image, Plane, smooth_noise
 
@@ -18,10 +19,10 @@ _TILE_PX = 256
 _SHIFT = 4  # cv2 draws with 1/16 px
 
 
-def _to_map(points_m: Plane) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+def _to_map(points_m: Floats) -> NDArray[np.int32]:
     """Metres to the map's pixels in cv2's fixed point."""
     scaled = (points_m - np.array([LEFT_M, NEAR_EDGE_M])) * PIXELS_PER_M
-    return np.round(scaled * (1 << _SHIFT)).astype(np.int32)
+    return np.asarray(np.round(scaled * (1 << _SHIFT)), np.int32)
 
 
 def paint_map(layout: Layout) -> Image:
@@ -42,10 +43,10 @@ def paint_map(layout: Layout) -> Image:
     picture = shade[..., None] * base
     if layout.ground != "gravel":
         _paint_lines(rng, picture)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(picture, 0, 255), np.uint8)
 
 
-def _slabs(rng: np.random.Generator, shade: Plane) -> None:
+def _slabs(rng: np.random.Generator, shade: Floats) -> None:
     step = int(rng.uniform(3.0, 5.0) * PIXELS_PER_M)
     offset = int(rng.integers(0, step))
     for top in range(-offset, shade.shape[0], step):
@@ -56,12 +57,12 @@ def _slabs(rng: np.random.Generator, shade: Plane) -> None:
     shade[:, (np.arange(shade.shape[1]) + offset) % step < 2] *= 0.62
 
 
-def _patches(rng: np.random.Generator, shade: Plane, strength: float) -> None:
+def _patches(rng: np.random.Generator, shade: Floats, strength: float) -> None:
     """Repaired rectangles, and cracks that wander."""
     for _ in range(int(rng.integers(2, 6))):
         x, y = rng.uniform(LEFT_M, RIGHT_M), rng.uniform(NEAR_M, FAR_M)
         half = rng.uniform(0.4, 2.5, 2)
-        box = np.array([[x, y] - half, [x, y] + half])
+        box = np.array([[x - half[0], y - half[1]], [x + half[0], y + half[1]]])
         (left, top), (right, bottom) = _to_map(box) >> _SHIFT
         shade[max(top, 0) : bottom, max(left, 0) : right] *= 1.0 + rng.choice([-1, 1]) * strength
     for _ in range(int(rng.integers(2, 7))):
@@ -71,7 +72,7 @@ def _patches(rng: np.random.Generator, shade: Plane, strength: float) -> None:
         cv2.polylines(shade, [crack], False, 0.6, 1, cv2.LINE_AA, _SHIFT)
 
 
-def _stains(rng: np.random.Generator, shade: Plane) -> None:
+def _stains(rng: np.random.Generator, shade: Floats) -> None:
     """Oil and water marks, and the tracks of tyres."""
     mask = np.zeros(shade.shape, np.float32)
     for _ in range(int(rng.integers(6, 16))):
@@ -166,15 +167,12 @@ def seen_ground(layout: Layout, camera: Camera) -> Image:
         u, v = (np.mod(along * (2 / cell_m), _TILE_PX) for along in (x_m, y_m))
         layer = cv2.remap(grain, u, v, cv2.INTER_LINEAR)
         shade += strength * layer * np.clip(cell_m / footprint_m - 0.3, 0, 1)
-    grass = (
-        np.array((62, 104, 98), np.float32)
-        * (1 + 0.12 * smooth_noise(rng, *x_m.shape, 6) + 0.1 * smooth_noise(rng, *x_m.shape, 40))[
-            ..., None
-        ]
-    )
+    rows, columns = x_m.shape
+    tufts = 0.12 * smooth_noise(rng, rows, columns, 6) + 0.1 * smooth_noise(rng, rows, columns, 40)
+    grass = np.array((62, 104, 98), np.float32) * (1 + tufts)[..., None]
     lit = picture.astype(np.float32) * shade[..., None]
     beyond = np.clip((y_m - layout.fence_y_m - 0.3) / 0.5, 0, 1)[..., None]
-    return np.clip(lit * (1 - beyond) + grass * beyond, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(lit * (1 - beyond) + grass * beyond, 0, 255), np.uint8)
 
 
 def _endless_grain(rng: np.random.Generator) -> Plane:
@@ -193,4 +191,4 @@ def _sample_map(top_view: Image, x_m: Plane, y_m: Plane) -> Image:
     fine = cv2.remap(top_view, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     half = cv2.resize(top_view, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     coarse = cv2.remap(half, u / 2, v / 2, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    return np.where((y_m > 15)[..., None], coarse, fine)
+    return np.asarray(np.where((y_m > 15)[..., None], coarse, fine), np.uint8)

@@ -92,6 +92,7 @@ def _pattern(texture: Image, local: NDArray[np.float32], size: tuple[int, int]) 
             [[0, small[1]], [small[0], small[1]], [small[0], 0], [0, 0]], np.float32
         ) - np.float32(0.5)
     transform = cv2.getPerspectiveTransform(corners, local)
-    return cv2.warpPerspective(
+    seen_now: Image = cv2.warpPerspective(
         texture, transform, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
+    return seen_now

@@ -19,11 +19,11 @@ def smooth_noise(rng: np.random.Generator, rows: int, columns: int, cell: int) -
     grid = rng.standard_normal((rows // cell + 3, columns // cell + 3), dtype=np.float32)
     size = (grid.shape[1] * cell, grid.shape[0] * cell)
     enlarged = cv2.resize(grid, size, interpolation=cv2.INTER_CUBIC)[:rows, :columns]
-    return (enlarged / max(float(enlarged.std()), 1e-6)).astype(np.float32)
+    return np.asarray(enlarged / max(float(enlarged.std()), 1e-6), np.float32)
 
 
 def _flat(color: Color, rows: int, columns: int) -> Plane:
-    return np.broadcast_to(np.array(color, np.float32), (rows, columns, 3)).copy()
+    return np.full((rows, columns, 3), color, np.float32)
 
 
 def _weather(picture: Plane, rng: np.random.Generator, strength: float) -> Image:
@@ -34,7 +34,7 @@ def _weather(picture: Plane, rng: np.random.Generator, strength: float) -> Image
         rng.standard_normal((2, columns // 3 + 1), dtype=np.float32), (columns, rows)
     )
     shade = 1.0 + strength * (0.5 * blotches + 0.4 * streaks)
-    return np.clip(picture * shade[..., None], 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(picture * shade[..., None], 0, 255), np.uint8)
 
 
 def container_side(rng: np.random.Generator, color: Color) -> Image:

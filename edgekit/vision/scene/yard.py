@@ -125,7 +125,7 @@ class YardScene:
     def _compose(
         self, picture: Image, owner: NDArray[np.uint8], person: _Standing, figure: Figure
     ) -> None:
-        """Lay a figure over the picture where no obstacle is nearer, and note whose pixels these are."""
+        """Lay a figure over the picture where no obstacle is nearer; note whose pixels it has."""
         inside, patch = _overlap(figure, owner.shape[0], owner.shape[1])
         nearness = self._upright[inside[0]] / np.float32(person.pose.y_m)
         hidden = self._backdrop.inverse_depth[inside] > nearness[:, None]
@@ -157,7 +157,7 @@ class YardScene:
 def _overlap(
     figure: Figure, rows: int, columns: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """The part of the picture that a figure covers, and the part of the figure inside the picture."""
+    """The part of the picture that a figure covers, and the figure's part inside the picture."""
     top, left = max(figure.top_px, 0), max(figure.left_px, 0)
     bottom = min(figure.top_px + figure.coverage.shape[0], rows)
     right = min(figure.left_px + figure.coverage.shape[1], columns)
