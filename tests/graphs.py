@@ -170,6 +170,4 @@ def random_workloads(draw: st.DrawFn, *, max_ops: int = 9) -> Workload:
     read = {name for _, reads, _ in ops for name in reads}
     ends = [name for name in made[2:] if name not in read]
     early = draw(st.lists(st.sampled_from(made[2:]), unique=True, max_size=2))
-    return workload(
-        ops, inputs=("image", "other"), outputs=list(dict.fromkeys([*ends, *early]))
-    )
+    return workload(ops, inputs=("image", "other"), outputs=list(dict.fromkeys([*ends, *early])))

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from edgekit.builder.checkpoint import load_checkpoint
 from edgekit.builder.compare import MAX_RELATIVE_ERROR, difference
 from edgekit.builder.export_names import name_by_module
-from edgekit.builder.fold.torch_front import fold_module
+from edgekit.builder.fold.torch_front import fold_module, in_float64
 from edgekit.builder.normalize import normalize
 from edgekit.builder.probe import run_proto, to_bytes
 from edgekit.builder.zoo.cells import CellGrid, answers, cell_grid
@@ -163,11 +163,12 @@ def _quiet() -> Iterator[None]:
 
 
 def _prove(detector: Table6Detector, proto: onnx.ModelProto, shape: tuple[int, ...]) -> None:
-    """Raises: ModelError unless ONNX Runtime gives what the training-time network gives."""
+    """Raises: ModelError unless ONNX Runtime gives what the trained network gives in float64."""
     images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        want = detector.decoded(images).numpy()
-    got = run_proto(proto, {INPUT_NAME: images.numpy()}, optimization="extended")[OUTPUT_NAME]
+        want = in_float64(detector).decoded(images.double()).numpy()
+    outputs = run_proto(proto, {INPUT_NAME: images.numpy()}, optimization="extended")
+    got = outputs[OUTPUT_NAME].astype(np.float64)
     # Boxes are in pixels, probabilities range over 0..1: each part is held to its own range.
     boxes = difference(want[:, :4], got[:, :4]).relative_error
     kinds = float(np.abs(want[:, 4:] - got[:, 4:]).max())

@@ -8,6 +8,7 @@ Never runs anything.
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -60,7 +61,21 @@ def _parsed(data: bytes, path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path} holds no graph ({len(data)} bytes)", hint=again)
     if not proto.opset_import:
         raise ModelError(f"{path} names no operator set ({len(data)} bytes)", hint=again)
+    if not all(isinstance(text, str) for text in _texts(proto)):
+        raise ModelError(f"{path} is damaged: a name in it is no text", hint=again)
+    if not all(any(node.output) for node in proto.graph.node):
+        raise ModelError(f"{path} is damaged: an operator makes nothing", hint=again)
     return proto
+
+
+def _texts(proto: onnx.ModelProto) -> Iterator[Any]:
+    """Every name of the graph; protobuf gives bytes for one that is not UTF-8."""
+    yield from (entry.domain for entry in proto.opset_import)
+    yield from (value.name for value in (*proto.graph.input, *proto.graph.output))
+    yield from (tensor.name for tensor in proto.graph.initializer)
+    for node in proto.graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
 
 
 def _take_in_external_data(proto: onnx.ModelProto, path: Path, digest: "hashlib._Hash") -> None:

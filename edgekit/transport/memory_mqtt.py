@@ -10,8 +10,9 @@ from collections import deque
 from functools import partial
 
 from edgekit.errors import LinkError
+from edgekit.transport.handlers import Handlers
 from edgekit.transport.mailbox import Mailbox
-from edgekit.transport.mqtt_port import Handler, OnConnection, check_filter, check_topic, is_match
+from edgekit.transport.mqtt_port import Handler, OnConnection, check_topic, is_match
 
 
 class MemoryBroker:
@@ -88,7 +89,7 @@ class MemoryMqttSession:
         self._broker, self._will = broker, will
         self._on_connection, self._queue_count = on_connection, queue_count
         self._mailbox = Mailbox(f"memory-mqtt-{client_id}")
-        self._handlers: dict[str, list[Handler]] = {}
+        self._handlers = Handlers()
         self._waiting: deque[tuple[str, bytes, bool]] = deque()
         self._is_connected = False
         self._state = "not connected to memory yet"
@@ -145,16 +146,14 @@ class MemoryMqttSession:
 
         Raises: ConfigError if the filter is no filter.
         """
-        check_filter(topic_filter)
+        self._handlers.add(topic_filter, handler, qos)
         with self._broker.changed:
-            self._handlers.setdefault(topic_filter, []).append(handler)
             if self._is_connected:
                 self._send_retained(topic_filter)
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Remove all handlers of this filter. No effect if there are none."""
-        with self._broker.changed:
-            self._handlers.pop(topic_filter, None)
+        self._handlers.remove(topic_filter)
 
     @property
     def is_connected(self) -> bool:
@@ -186,13 +185,13 @@ class MemoryMqttSession:
 
     def take(self, topic: str, payload: bytes) -> None:
         """A message for whichever handlers match when their turn comes."""
-        if self._is_connected and any(is_match(known, topic) for known in self._handlers):
+        if self._is_connected and self._handlers.of(topic):
             self._mailbox.post(partial(self._dispatch, topic, payload))
 
     def come(self) -> None:
         """The broker runs again."""
         self._is_connected, self._state = True, "connected"
-        for topic_filter in self._handlers:
+        for topic_filter, _ in self._handlers.filters():
             self._send_retained(topic_filter)
         while self._waiting:
             topic, payload, retain = self._waiting.popleft()
@@ -217,14 +216,7 @@ class MemoryMqttSession:
                 self._mailbox.post(partial(self._dispatch, topic, payload))
 
     def _dispatch(self, topic: str, payload: bytes) -> None:
-        with self._broker.changed:
-            handlers = [
-                handler
-                for topic_filter, known in self._handlers.items()
-                if is_match(topic_filter, topic)
-                for handler in known
-            ]
-        for handler in handlers:
+        for handler in self._handlers.of(topic):
             # Each in its own call, so that one that fails does not keep the others from it.
             self._mailbox.post(partial(handler, topic, payload))
 

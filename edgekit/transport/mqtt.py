@@ -22,13 +22,16 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edgekit.errors import ConfigError, LinkError
 from edgekit.transport.broker_url import parse_broker_url
-from edgekit.transport.mqtt_port import Handler, OnConnection, check_filter, check_topic, is_match
+from edgekit.transport.handlers import Handlers
+from edgekit.transport.mqtt_port import Handler, OnConnection, check_topic
 from edgekit.transport.wire import describe
 
 _log = logging.getLogger(__name__)
 
 _PAYLOAD_CAP_BYTES = 268_435_455
 _CLOSE_LIMIT_S = 1.0
+_BRIEF_S = 5.0
+_BRIEF_MAX = 2
 _START_ONE = "start one with `mosquitto -p {port}` or leave out --broker"
 
 
@@ -62,16 +65,18 @@ class MqttSession:
         self._client_id, self._will = client_id, will
         self._on_connection = on_connection
         self._keepalive_s, self._tls, self._queue_count = keepalive_s, tls, queue_count
-        self._changed = threading.Condition()
+        self._handlers = Handlers()
+        self._changed = threading.Lock()
         # All below is guarded by _changed.
-        self._handlers: dict[str, list[Handler]] = {}
-        self._qos: dict[str, int] = {}
         self._client: Client | None = None
         self._is_connected = False
         self._is_closed = False
         self._state = f"not connected to {self._url} yet"
         self._refused: dict[int, str] = {}
         self._loop_thread_id: int | None = None
+        self._connected_s = 0.0
+        self._brief_count = 0
+        """Connections in a row that ended within seconds."""
 
     # Connecting.
 
@@ -220,11 +225,8 @@ class MqttSession:
 
         May be called before ``connect``. Raises: ConfigError if the filter is no filter.
         """
-        check_filter(topic_filter)
+        qos = self._handlers.add(topic_filter, handler, qos)
         with self._changed:
-            self._handlers.setdefault(topic_filter, []).append(handler)
-            self._qos[topic_filter] = max(qos, self._qos.get(topic_filter, 0))
-            qos = self._qos[topic_filter]
             client = self._client if self._is_connected else None
         if client:
             # If the connection breaks meanwhile, _connected subscribes again.
@@ -232,11 +234,10 @@ class MqttSession:
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Remove all handlers of this filter. No effect if there are none."""
+        is_known = self._handlers.remove(topic_filter)
         with self._changed:
-            known = self._handlers.pop(topic_filter, None)
-            self._qos.pop(topic_filter, None)
             client = self._client if self._is_connected else None
-        if client and known:
+        if client and is_known:
             client.unsubscribe(topic_filter)
 
     @property
@@ -278,9 +279,9 @@ class MqttSession:
             if self._is_closed or client is not self._client:
                 return
             self._loop_thread_id = threading.get_ident()
-            self._is_connected = True
+            self._is_connected, self._connected_s = True, time.monotonic()
             self._state = "connected"
-            filters = list(self._qos.items())
+        filters = self._handlers.filters()
         if filters:
             client.subscribe(filters)
         attempt.accept()
@@ -301,7 +302,11 @@ class MqttSession:
             if self._is_closed or client is not self._client:
                 return
             if was_connected:
+                is_brief = time.monotonic() - self._connected_s < _BRIEF_S
+                self._brief_count = self._brief_count + 1 if is_brief else 0
                 why = f": {reason}" if said else ""
+                if self._brief_count >= _BRIEF_MAX:
+                    why += f", again and again: does another client call itself {self._client_id}?"
                 self._state = f"lost the broker at {self._url}{why}; reconnecting"
         if was_connected:
             self._tell(False)
@@ -312,15 +317,8 @@ class MqttSession:
         except UnicodeDecodeError:
             _log.warning("a message with an undecodable topic is ignored")
             return
-        with self._changed:
-            handlers = [
-                handler
-                for topic_filter, known in self._handlers.items()
-                if is_match(topic_filter, topic)
-                for handler in known
-            ]
         payload = bytes(message.payload)
-        for handler in handlers:
+        for handler in self._handlers.of(topic):
             try:
                 handler(topic, payload)
             except Exception:  # noqa: BLE001 - the caller's code; it must not end paho's thread

@@ -31,9 +31,9 @@ from edgekit.vision.scene.yard import LABELS
 
 HERE = Path(__file__).parent
 WARMUP_STEPS = 100
-PEAK_RATE, FINAL_SHARE, WEIGHT_DECAY = 2e-3, 0.02, 0.02
+PEAK_RATE, FINAL_SHARE, WEIGHT_DECAY = 3e-3, 0.02, 0.02
 AVERAGE_DECAY = 0.998
-SAVE_EVERY_STEPS = 200
+SAVE_EVERY_STEPS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,6 +111,24 @@ def test_dead_channels_do_not_hide_a_wrong_fold(monkeypatch: pytest.MonkeyPatch)
         fold_module(block)
 
 
+def test_a_fold_is_judged_by_the_function_not_by_the_rounding_of_the_branches() -> None:
+    """Two branches that nearly cancel: the folded block is the exact one of the two."""
+    block = lived_in(RepBlock(SAME, 4, 8, relu=False))
+    for norm in block.norms:
+        nn.init.ones_(norm.weight)
+        norm.load_state_dict({**norm.state_dict(), "running_var": torch.ones(8)})
+    dense, point = (branch.conv.weight for branch in block.linear_branches)
+    with torch.no_grad():
+        dense[:, :, 1, 1] += 1e4
+        point -= 1e4
+    folded, exact = fold_module(block), torch_front.in_float64(block)
+    x = torch.randn(1, 4, 9, 9)
+    with torch.no_grad():
+        want = exact(x.double())
+        errors = [float((want - net(x)).abs().max()) for net in (folded, block)]
+    assert errors[0] * 100 < errors[1]
+
+
 def test_a_network_in_training_mode_is_refused() -> None:
     """Its BatchNorms depend on the batch: there is no one function to fold."""
     with pytest.raises(ModelError, match=r"training mode.*eval"):

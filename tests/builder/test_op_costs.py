@@ -19,9 +19,7 @@ def cost(tmp_path: Path, kind: str, *weights: np.ndarray, **attributes: object) 
     """Work, traffic, weight bytes and parameters of a single operator on a (1, 4, 8, 8) image."""
     names = [f"w{i}" for i in range(len(weights))]
     node = helper.make_node(kind, ["image", *names], ["out"], **attributes)
-    proto = model(
-        [node], {"image": IMAGE}, ["out"], weights=dict(zip(names, weights, strict=True))
-    )
+    proto = model([node], {"image": IMAGE}, ["out"], weights=dict(zip(names, weights, strict=True)))
     (op,) = workload_of(load_model(saved(proto, tmp_path / "net.onnx"))).ops
     return op.work_flop, op.traffic_bytes, op.weight_bytes, op.parameter_count
 

@@ -32,6 +32,15 @@ def test_what_is_no_onnx_file_is_refused(tmp_path: Path, data: bytes) -> None:
         read_model(path)
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """One flipped bit in a name breaks every library that reads it, each in its own way."""
+    data = residual_model().SerializeToString().replace(b"stem_relu", b"stem_\xb1elu")
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="no text"):
+        read_model(path)
+
+
 def test_a_missing_file_is_a_wrong_path(tmp_path: Path) -> None:
     """ConfigError: edit the command, not the model."""
     with pytest.raises(ConfigError, match="No such file"):

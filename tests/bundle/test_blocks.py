@@ -156,8 +156,9 @@ def test_a_block_map_remembers_exactly_its_blocks(indices: set[int]) -> None:
 
 def test_a_store_that_cannot_be_written_is_a_device_error(tmp_path: Path) -> None:
     """A full or read-only card is for the operator to mend."""
-    with pytest.raises(DeviceError, match="cannot store"), PartialFile(
-        ENTRY, tmp_path / "absent" / "shard"
+    with (
+        pytest.raises(DeviceError, match="cannot store"),
+        PartialFile(ENTRY, tmp_path / "absent" / "shard"),
     ):
         pass
 

@@ -1,4 +1,4 @@
-"""Accuracy through the split pipeline, on labelled frames: a pipeline that moves boxes is useless."""
+"""Accuracy through the split pipeline, on labelled frames: it must not move boxes."""
 
 import csv
 from pathlib import Path

@@ -170,8 +170,6 @@ def test_cuts_in_the_wrong_order_are_refused() -> None:
 
 def test_a_name_with_a_comma_in_it_is_one_tensor() -> None:
     """ONNX allows any text as a name."""
-    odd = workload(
-        [("Relu", ["image"], ["a,b"]), ("Relu", ["a,b"], ["end"])], outputs=["end"]
-    )
+    odd = workload([("Relu", ["image"], ["a,b"]), ("Relu", ["a,b"], ["end"])], outputs=["end"])
     assert names_in(odd, "a,b") == ("a,b",)
     assert names_in(odd, " x , y ") == ("x", "y")

@@ -201,7 +201,7 @@ def test_the_committed_weights_are_small() -> None:
 
 @pytest.mark.integration
 def test_the_committed_weights_see_held_out_scenes() -> None:
-    """Folded and in ONNX Runtime, on scenes they were not trained on; the README has the full run."""
+    """Folded and in ONNX Runtime, on scenes new to them; the README has the full run."""
     evaluation = script("evaluate").evaluate(YARD / "yard.pt", frame_count=24)
     found = evaluation.precisions()["all"]
     assert found["person"] >= 0.75

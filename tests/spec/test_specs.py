@@ -124,9 +124,13 @@ def test_a_plan_with_a_device_twice_or_a_missing_cut_is_refused() -> None:
     placement = Placement(
         device="a", shard="s", inputs=(spec,), outputs=(spec,), work_flop=1, weight_bytes=0
     )
-    common = dict(
-        model="m", model_sha256=DIGEST, rule="auto", model_inputs=(spec,), model_outputs=(spec,)
-    )
+    common = {
+        "model": "m",
+        "model_sha256": DIGEST,
+        "rule": "auto",
+        "model_inputs": (spec,),
+        "model_outputs": (spec,),
+    }
     with pytest.raises(ConfigError, match="0 cuts"):
         Plan(placements=(placement, placement), cuts=(), **common)
     assert Plan(placements=(placement,), cuts=(), **common).stage_of("b") is None
