@@ -58,6 +58,8 @@ class VerifyReport:
     """All checks of one chain of shards."""
 
     checks: tuple[OutputCheck, ...]
+    notes: tuple[str, ...] = ()
+    """What was assumed or changed when the model was loaded."""
 
     @property
     def is_ok(self) -> bool:
@@ -141,18 +143,20 @@ def verify_chain(
     inputs: Sequence[LabelledInput],
     *,
     levels: Sequence[Optimization] = LEVELS,
+    original: Path | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
     """Compare the whole model with the chain of ``shards`` on every one of ``inputs``.
 
-    ``leaving`` names the tensors that leave each device, the model outputs last.
+    ``leaving`` names the tensors that leave each device, the model outputs last. The whole is the
+    normalised model, or the file ``original``.
     Returns: the report; call its ``raise_if_bad`` to refuse.
     """
     checks: list[OutputCheck] = []
     done, total = 0, len(inputs) * len(levels)
-    with whole_file(loaded) as whole_path:
+    with whole_file(loaded) as normalised:
         for level in levels:
-            whole = OrtSession(whole_path, optimization=level)
+            whole = OrtSession(original or normalised, optimization=level)
             chain = [OrtSession(path, optimization=level) for path in shards]
             tallies = _Tallies(level)
             for kind, tensors in inputs:
@@ -162,7 +166,7 @@ def verify_chain(
                 if progress is not None:
                     progress(f"verify at level {level}", done, total)
             checks += tallies.checks()
-    return VerifyReport(checks=tuple(checks))
+    return VerifyReport(checks=tuple(checks), notes=loaded.notes)
 
 
 @contextmanager
@@ -215,7 +219,8 @@ def verify_bundle(
 ) -> VerifyReport:
     """Compare ``bundle`` with the model it was built from, on random input and on real frames.
 
-    Open dimensions are fixed as the bundle's plan says.
+    The whole is the file itself where the runtime loads it as it is (else, as for .pt, its
+    normalised form). Open dimensions are fixed as the bundle's plan says.
     Raises: TrustError if the bundle was built from another file; ConfigError if frames are asked
     for and the bundle has no card. Whether the numbers agree is in the report.
     """
@@ -237,4 +242,18 @@ def verify_bundle(
         inputs += frame_inputs(source, bundle.card, loaded.inputs, frame_count=frame_count)
     shards = [bundle.shard(index) for index in range(len(bundle.plan.placements))]
     leaving = [[spec.name for spec in leaving_of(bundle.plan, i)] for i in range(len(shards))]
-    return verify_chain(loaded, shards, leaving, inputs, progress=progress)
+    return verify_chain(
+        loaded, shards, leaving, inputs, original=_runnable(model_path), progress=progress
+    )
+
+
+def _runnable(model_path: Path) -> Path | None:
+    """The file itself if the runtime loads it."""
+    if model_path.suffix in {".pt", ".pth"}:
+        return None
+    try:
+        OrtSession(model_path, optimization="none")
+    except ModelError as error:
+        logger.info("%s is compared in its normalised form: %s", model_path.name, error.what)
+        return None
+    return model_path

@@ -10,8 +10,8 @@ from edgekit.cli.render import byte_progress, render_summary, say
 from edgekit.errors import ConfigError
 from edgekit.spec.agent_config import Optimization
 from edgekit.spec.base import to_json, write_atomically
-from edgekit.vision.sources import with_option
-from edgekit.workflow import DemoOptions, run_demo
+from edgekit.vision.sources import parse_source_uri, with_option
+from edgekit.workflow import DemoOptions, Serve, run_demo
 
 _SCENE = "scene:yard?seed=7&size=640x400&fps=15"
 
@@ -75,7 +75,7 @@ def command(
     """Build a model for two (emulated) devices, run them, and watch them on a live page."""
     options = DemoOptions(
         model=model or sample_model(),
-        source=_with_frames(source or _SCENE, frames),
+        source=_source(source or _SCENE, frames, is_watched=not headless),
         fleet=fleet_from(fleet, devices),
         cut=cuts or ("auto",),
         decoder=decoder,
@@ -89,20 +89,9 @@ def command(
         folder=folder,
     )
 
-    def serve(broker_url: str, fleet_name: str, stop: threading.Event) -> None:
-        from edgekit.dashboard.app import run_dashboard
-
-        run_dashboard(
-            mqtt_url=broker_url,
-            fleet=fleet_name,
-            host=host,
-            port=port,
-            on_ready=lambda url: say(f"live page: {url}   (Ctrl-C ends the demo)"),
-            stop=stop,
-        )
-
-    with byte_progress(enabled=True) as progress:
-        summary = run_demo(options, say=say, progress=progress, serve=None if headless else serve)
+    serve = None if headless else _page(host, port)  # fails now if nicegui is missing
+    with byte_progress(enabled=headless) as progress:
+        summary = run_demo(options, say=say, progress=progress, serve=serve)
     if json_path is not None:
         write_atomically(to_json(summary), json_path)
     render_summary(summary)
@@ -117,5 +106,29 @@ def sample_model() -> Path:
     raise ConfigError("the sample model is not installed", hint="name one with --model FILE")
 
 
-def _with_frames(source: str, frames: int | None) -> str:
-    return source if frames is None else with_option(source, "frames", str(frames))
+def _source(uri: str, frames: int | None, *, is_watched: bool) -> str:
+    """``uri`` with its limit; footage that people watch runs at its own pace, not at ours."""
+    if frames is not None:
+        uri = with_option(uri, "frames", str(frames))
+    parsed = parse_source_uri(uri)
+    is_footage = parsed.kind in ("file", "images")
+    if is_watched and is_footage and parsed.options.pace is None and parsed.options.mode is None:
+        uri = with_option(uri, "pace", "1")
+    return uri
+
+
+def _page(host: str, port: int) -> Serve:
+    """The live page, to be shown once the fleet runs."""
+    from edgekit.dashboard.app import run_dashboard
+
+    def serve(broker_url: str, fleet_name: str, stop: threading.Event) -> None:
+        run_dashboard(
+            mqtt_url=broker_url,
+            fleet=fleet_name,
+            host=host,
+            port=port,
+            on_ready=lambda url: say(f"live page: {url}   (Ctrl-C ends the demo)"),
+            stop=stop,
+        )
+
+    return serve

@@ -48,6 +48,7 @@ def _as_json(bundle: Bundle, report: VerifyReport) -> dict[str, Any]:
         "bundle": str(bundle.folder),
         "deployment": bundle.deployment_id,
         "ok": report.is_ok,
+        "notes": list(report.notes),
         "limit": MAX_RELATIVE_ERROR,
         "checks": [
             {
@@ -77,6 +78,8 @@ def _show(bundle: Bundle, report: VerifyReport) -> None:
     ]
     columns = ("output", "input", "level", "bit-equal", "max relative error", "limit 1e-5")
     show_table(f"whole model against {len(bundle.plan.placements)} shards", columns, rows, left=3)
+    for note in report.notes:
+        say(f"note: {note}")
     equal, compared = report.bit_equal("extended")
     say(
         f"{equal} of {compared} comparisons bit-equal at level extended; largest relative error "

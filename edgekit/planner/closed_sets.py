@@ -8,7 +8,7 @@ that alone is too wide holds no answer.
 
 from typing import NamedTuple
 
-from edgekit.planner.dag import Dag, bits
+from edgekit.planner.dag import Dag, bits, union
 from edgekit.planner.strands import strands_of
 
 _VISITS_PER_SET = 40
@@ -31,12 +31,22 @@ class _State(NamedTuple):
 
 
 def single_tensor_sets(dag: Dag) -> dict[int, int]:
-    """Closed sets below which exactly one tensor crosses: one candidate per tensor, so complete."""
+    """Closed sets below which exactly one tensor crosses; complete, a few mask operations each.
+
+    A tensor crosses alone if all that reads anything below depends on it, and of what exists above
+    nothing else is read there.
+    """
     found = {}
-    for tensor in range(len(dag.tensor_names)):
-        ops = dag.closure(1 << tensor)
-        if ops and ops != dag.all_ops and dag.crossing(ops) == 1 << tensor:
-            found[ops] = 1 << tensor
+    reading = sum(1 << position for position, read in enumerate(dag.reads) if read)
+    needed_after = dag.gathered_after(dag.reads)
+    for tensor, maker in sorted(dag.producer.items()):
+        above, readers = dag.before[maker], dag.readers[tensor]
+        below = dag.all_ops & ~above
+        if not below or below & reading & ~union(dag.after, readers):
+            continue
+        available = dag.input_mask | dag.made_before[maker]
+        if available & (dag.output_mask | union(needed_after, readers)) == 1 << tensor:
+            found[above] = 1 << tensor
     return found
 
 
@@ -82,10 +92,10 @@ class _Search:
                 self._reads[reader] |= virtual
             if dag.output_mask >> strand.last & 1:
                 self._outputs |= virtual
-        self._needed_after = [_union(self._reads, after) for after in dag.after]
+        self._needed_after = dag.gathered_after(self._reads)
         """Per operator, what it and all that depends on it read."""
         self._after = dag.after
-        self._followers = [tuple(bits(_union(dag.readers, made))) for made in dag.makes]
+        self._followers = [tuple(bits(followers)) for followers in dag.followers]
         """Per operator, those that read what it makes."""
 
     def start(self) -> _State:
@@ -99,7 +109,7 @@ class _Search:
 
     def crossing(self, state: _State) -> int:
         """What crosses if everything undecided stays below."""
-        needed = state.needed | _union(self._needed_after, state.ready)
+        needed = state.needed | union(self._needed_after, state.ready)
         return state.available & needed & self._real
 
     def successors(self, state: _State) -> list[_State]:
@@ -133,11 +143,3 @@ class _Search:
         if (certain & self._real).bit_count() > self._width:
             return True
         return (certain & self._counted).bit_count() > self._width
-
-
-def _union(masks: list[int], chosen: int) -> int:
-    """Union of the masks at the positions ``chosen``."""
-    union = 0
-    for position in bits(chosen):
-        union |= masks[position]
-    return union

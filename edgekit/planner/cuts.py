@@ -54,9 +54,12 @@ def legal_cuts(workload: Workload, *, max_tensors: int = 4, max_count: int = 200
     complete_to = 1
     for limit in range(2, max_tensors + 1):
         wider, finished = closed_sets(dag, limit, max_count)
-        found |= wider
         if not finished:
+            room = max(0, max_count - len(found))
+            fresh = [ops for ops in wider if ops not in found][:room]
+            found |= {ops: wider[ops] for ops in fresh}
             break
+        found |= wider
         complete_to = limit
     cuts = sorted(
         (dag.cut(ops, crossing) for ops, crossing in found.items()),

@@ -21,6 +21,14 @@ def bits(mask: int) -> Iterator[int]:
         mask ^= low
 
 
+def union(masks: list[int], chosen: int) -> int:
+    """Union of the masks at the positions ``chosen``."""
+    result = 0
+    for position in bits(chosen):
+        result |= masks[position]
+    return result
+
+
 class Dag:
     """Dependencies of one workload. Operators and tensors are numbered in workload order."""
 
@@ -33,6 +41,9 @@ class Dag:
         self.reads: list[int] = []
         self.makes: list[int] = []
         self.before: list[int] = []
+        """Per operator, itself and all it depends on."""
+        self.made_before: list[int] = []
+        """Per operator, the tensors that those make."""
         for position, op in enumerate(workload.ops):
             self._add(position, op.inputs, op.outputs)
         self.input_mask = self.mask_of(workload.inputs)
@@ -40,7 +51,7 @@ class Dag:
         self.all_ops = (1 << len(workload.ops)) - 1
 
     def _add(self, position: int, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
-        before = 1 << position
+        before, made_before = 1 << position, self.mask_of(outputs)
         for name in inputs:
             if name not in self.tensor_index:
                 raise ModelError(
@@ -51,9 +62,11 @@ class Dag:
             maker = self.producer.get(self.tensor_index[name])
             if maker is not None:
                 before |= self.before[maker]
+                made_before |= self.made_before[maker]
         for name in outputs:
             self.producer[self.tensor_index[name]] = position
         self.before.append(before)
+        self.made_before.append(made_before)
         self.reads.append(self.mask_of(inputs))
         self.makes.append(self.mask_of(outputs))
 
@@ -69,13 +82,21 @@ class Dag:
         return tuple(self.tensor_names[index] for index in bits(tensors))
 
     @cached_property
+    def followers(self) -> list[int]:
+        """Per operator, the operators that read what it makes."""
+        return [union(self.readers, made) for made in self.makes]
+
+    @cached_property
     def after(self) -> list[int]:
         """Per operator, the operators that depend on it, itself included."""
-        after = [1 << position for position in range(len(self.before))]
-        for position in range(len(self.before) - 1, -1, -1):
-            for earlier in bits(self.before[position] & ~(1 << position)):
-                after[earlier] |= 1 << position
-        return after
+        return self.gathered_after([1 << position for position in range(len(self.reads))])
+
+    def gathered_after(self, masks: list[int]) -> list[int]:
+        """Per operator, the union of ``masks`` over it and all that depend on it."""
+        gathered = list(masks)
+        for position in range(len(masks) - 1, -1, -1):
+            gathered[position] |= union(gathered, self.followers[position])
+        return gathered
 
     @cached_property
     def readers(self) -> list[int]:

@@ -31,7 +31,6 @@ ANSWER_CAP_BYTES = 8 * 1024 * 1024
 RAW_CODEC = "fp32"
 """The tensors as the shard made them, uncoded."""
 
-
 _DIMS_MAX = 16
 _DTYPES = {
     name: np.dtype(name).newbyteorder("<")
@@ -39,6 +38,8 @@ _DTYPES = {
                  "uint64", "uint32", "uint16", "uint8", "bool")
 }  # fmt: skip
 
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+"""Asking a dtype for its name takes longer than all else that is done to frame a tensor."""
 _DETECTIONS = msgspec.msgpack.Decoder(tuple[Detection, ...])
 
 
@@ -61,7 +62,7 @@ def activation_parts(activation: Activation, identity: Identity) -> list[bytes |
         source_width_px=activation.source_width_px,
         codec=RAW_CODEC,
         tensors=tuple(
-            TensorSpec(name=name, dtype=array.dtype.name, shape=array.shape)
+            TensorSpec(name=name, dtype=_NAMES[array.dtype], shape=array.shape)
             for name, array in zip(activation.tensors, arrays, strict=True)
         ),
         stages=activation.stages,
@@ -71,14 +72,16 @@ def activation_parts(activation: Activation, identity: Identity) -> list[bytes |
 
 def _wire_array(name: str, array: Array) -> Array:
     """The array as it travels: contiguous and little-endian, the same object if it already is."""
-    dtype = _DTYPES.get(array.dtype.name)
+    dtype = array.dtype if array.dtype in _NAMES else _DTYPES.get(array.dtype.name)
     if dtype is None or array.size == 0 or array.ndim > _DIMS_MAX:
         raise ModelError(
             f"tensor {name!r} cannot cross a hop: {array.dtype.name}{list(array.shape)}",
             hint=f"cut elsewhere; tensors need 1 to {_DIMS_MAX} dimensions, at least one element "
             f"and one of {', '.join(_DTYPES)}",
         )
-    # ascontiguousarray would make a 1-vector of a scalar.
+    if dtype is array.dtype and array.flags.c_contiguous:
+        return array
+    # Not ascontiguousarray: that would make a 1-vector of a scalar.
     return np.require(array, dtype=dtype, requirements="C")
 
 

@@ -60,6 +60,8 @@ class TcpHopLink:
         self._on_answer, self._on_state = on_answer, on_state
         self._heartbeat_s, self._silence_limit_s = heartbeat_s, silence_limit_s
         self.counters = HopCounters()
+        # Of its own, so that heartbeats do not wake with every frame.
+        self._closing = threading.Event()
         self._changed = threading.Condition()
         # All below is guarded by _changed.
         self._peer: tuple[str, int] | None = None
@@ -148,6 +150,7 @@ class TcpHopLink:
             if self._is_closed:
                 return
             self._is_closed = True
+            self._closing.set()
             self._interrupt("the link was closed here", say="the upstream device closed the hop")
             self._state = "closed"
         for thread in self._threads:
@@ -179,11 +182,8 @@ class TcpHopLink:
         return reason.what if reason else self._state
 
     def _beat(self) -> None:
-        while True:
-            with self._changed:
-                if self._changed.wait_for(lambda: self._is_closed, self._heartbeat_s):
-                    return
-                connection = self._connection
+        while not self._closing.wait(self._heartbeat_s):
+            connection = self._connection
             if connection:
                 connection.beat()
 

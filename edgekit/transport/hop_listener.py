@@ -91,7 +91,8 @@ class TcpHopListener:
         self._tls, self._max_payload_bytes = tls, max_payload_bytes
         self._heartbeat_s, self._silence_limit_s = heartbeat_s, silence_limit_s
         self.counters = HopCounters()
-        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        self._changed = threading.Lock()
         # All below is guarded by _changed.
         self._device = device
         self._window: _Window | None = None
@@ -141,8 +142,8 @@ class TcpHopListener:
             if self._is_closed:
                 return
             self._is_closed = True
+            self._closing.set()
             current, self._current = self._current, None
-            self._changed.notify_all()
         if current:
             current.connection.end(LinkError("closed here", hint=_RETRY), say="shutting down")
         with self._changed:
@@ -182,11 +183,8 @@ class TcpHopListener:
                 _shut(self._sockets[min(useless)])
 
     def _beat(self) -> None:
-        while True:
-            with self._changed:
-                if self._changed.wait_for(lambda: self._is_closed, self._heartbeat_s):
-                    return
-                current = self._current
+        while not self._closing.wait(self._heartbeat_s):
+            current = self._current
             if current and current.is_greeted:
                 current.connection.beat()
 

@@ -1,14 +1,18 @@
 """Loading: a model that runs and is proved equal to its file, or the reason why not."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from edgekit.builder.load import load_model
-from edgekit.errors import ConfigError, ModelError
+from edgekit.builder.workload import workload_of
+from edgekit.errors import ConfigError, EdgeKitError, ModelError
 from tests.graphs import FULL, model, residual_model, saved
 
 
@@ -145,3 +149,18 @@ def test_a_step_that_changes_numbers_is_named(
     monkeypatch.setattr(passes, "_sort_nodes", spoil)
     with pytest.raises(ModelError, match="step 'sort nodes' moved the outputs"):
         load_model(saved(residual_model(), tmp_path / "net.onnx"))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 7)), min_size=1, max_size=4))
+def test_a_damaged_file_is_refused_or_loads_but_never_crashes(
+    tmp_path_factory: pytest.TempPathFactory, flips: list[tuple[int, int]]
+) -> None:
+    """A flipped bit anywhere: names, shapes, attributes, operator sets."""
+    data = bytearray(residual_model().SerializeToString())
+    for place, bit in flips:
+        data[place % len(data)] ^= 1 << bit
+    path = tmp_path_factory.mktemp("damaged") / "net.onnx"
+    path.write_bytes(bytes(data))
+    with contextlib.suppress(EdgeKitError):
+        workload_of(load_model(path))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -56,6 +57,25 @@ def test_every_output_is_compared_at_both_levels(
     assert report.bit_equal("extended") == (6, 6)
     assert report.is_ok
     report.raise_if_bad()
+
+
+def test_the_whole_is_the_file_itself(
+    build: Callable[..., tuple[Bundle, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake in normalising must show, too: proving a copy against itself proves nothing."""
+    import edgekit.builder.verify as module
+
+    bundle, path = build(residual_model())
+    loaded_from = []
+    real = module.OrtSession
+
+    def session(where: Path, **options: Any) -> Any:
+        loaded_from.append(where)
+        return real(where, **options)
+
+    monkeypatch.setattr(module, "OrtSession", session)
+    verify_bundle(bundle, path, seeds=[0])
+    assert loaded_from.count(path) == 3
 
 
 def test_frames_are_compared_beside_random_input(
