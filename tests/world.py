@@ -9,7 +9,10 @@ import pytest
 from edgekit.builder.load import load_model
 from edgekit.builder.workload import workload_of
 from edgekit.planner.cuts import legal_cuts
+from edgekit.planner.dag import Dag
+from edgekit.planner.kernel_groups import inner_names
 from edgekit.runtime.ort import OrtSession
+from edgekit.spec.agent_config import Optimization
 from edgekit.spec.messages import Detection
 from edgekit.spec.plan import Cut
 from edgekit.vision.answers import detections_of
@@ -26,6 +29,20 @@ def data(relative: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs ../shared/data/{relative}")
     return path
+
+
+def is_same_to_the_last_digit(
+    one: tuple[Detection, ...], other: tuple[Detection, ...], *, digits: int = 1
+) -> bool:
+    """Same labels in the same order; scores and boxes within ``digits`` of their last digit."""
+    if [found.label for found in one] != [found.label for found in other]:
+        return False
+    for a, b in zip(one, other, strict=True):
+        score_off = abs(a.score - b.score) / 1e-4
+        box_off = max(abs(p - q) for p, q in zip(a.box, b.box, strict=True)) / 1e-2
+        if max(score_off, box_off) > digits + 0.01:
+            return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -63,9 +80,14 @@ DETECTORS = (
 
 
 def three_cuts(model: Path) -> tuple[Cut, Cut, Cut]:
-    """An early and a late single-tensor cut, and a multi-tensor cut near the middle."""
+    """An early and a late single-tensor cut, and a multi-tensor cut near the middle.
+
+    None lies inside what the runtime merges into one kernel: there a cut is exact to 1e-5, not to
+    the last bit.
+    """
     workload = workload_of(load_model(model))
-    cuts = legal_cuts(workload).cuts
+    inner = inner_names(Dag(workload))
+    cuts = [cut for cut in legal_cuts(workload).cuts if inner.isdisjoint(cut.names)]
     single = [cut for cut in cuts if len(cut.tensors) == 1]
     multi = [cut for cut in cuts if len(cut.tensors) > 1]
 
@@ -77,9 +99,9 @@ def three_cuts(model: Path) -> tuple[Cut, Cut, Cut]:
 
 
 def unsplit_detections(
-    model: Path, source: str, *, decoder: str | None = None, optimization: str = "extended"
+    model: Path, source: str, *, decoder: str | None = None, optimization: Optimization = "extended"
 ) -> list[tuple[Detection, ...]]:
-    """What one plain ONNX Runtime session of the original file finds in every frame."""
+    """What one plain ONNX Runtime session of the file ``model`` finds in every frame."""
     session = OrtSession(model, optimization=optimization)
     card, _ = resolve_card(model, decoder=decoder, inputs=session.inputs, outputs=session.outputs)
     (model_input,) = session.inputs

@@ -44,11 +44,6 @@ class BlockMap(Spec, frozen=True, kw_only=True):
     """Base64 of a bit per block, lowest bit of the first byte first."""
 
     @classmethod
-    def empty(cls, entry: FileEntry) -> "BlockMap":
-        """The map of a file of which nothing has come."""
-        return cls.of(entry, set())
-
-    @classmethod
     def of(cls, entry: FileEntry, indices: set[int]) -> "BlockMap":
         """The map of a file of which the blocks ``indices`` have come."""
         bitmap = bytearray(-(-block_count(entry.size_bytes) // 8))

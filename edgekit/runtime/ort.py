@@ -110,5 +110,5 @@ def _refusal(path: Path, error: Exception) -> ModelError:
         )
     return ModelError(
         f"ONNX Runtime {ort.__version__} refuses {path.name}: {text[:300]}",
-        hint="check the model with `edgekit inspect`",
+        hint="update onnxruntime, or export the model again for opset 17",
     )

@@ -210,12 +210,12 @@ def learn(
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=HERE / "yard.pt", show_default=True)
-@click.option("--steps", type=click.IntRange(1), default=2400, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=1500, show_default=True)
 @click.option("--minutes", type=float, help="Stop after this long; go on later with --resume.")
 @click.option("--batch", type=click.IntRange(1), default=32, show_default=True)
-@click.option("--scenes", type=click.IntRange(1), default=320, show_default=True)
+@click.option("--scenes", type=click.IntRange(1), default=240, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--threads", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--workers", type=click.IntRange(0), default=2, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on from the last saved state.")
 def main(

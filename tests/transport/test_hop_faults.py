@@ -173,6 +173,17 @@ def greet(sock: socket.socket) -> headers.Message:
     return read_message(sock)
 
 
+def say_and_hang_up(sock: socket.socket, speech: bytes) -> None:
+    """Send, close our side, and wait until the listener has closed its own."""
+    sock.settimeout(PATIENCE_S)
+    # It may hang up on us while we speak.
+    with contextlib.suppress(OSError):
+        sock.sendall(speech)
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(65536):
+            pass
+
+
 def overfull_activation(**changes: object) -> bytes:
     prefixed = frames.activation_parts(activation(), identity("edge-a"))[0]
     header = headers.decode(prefixed[4:])
@@ -213,12 +224,7 @@ def test_garbage_before_the_handshake_leaves_the_listener_serving(
     link = linked(stack, up, listener.address[1])
     assert goes_through(link, up, frame=0)
     with socket.create_connection(listener.address) as sock:
-        sock.sendall(GARBAGE[name])
-        sock.shutdown(socket.SHUT_WR)
-        sock.settimeout(PATIENCE_S)
-        with contextlib.suppress(ConnectionResetError):
-            while sock.recv(65536):
-                pass
+        say_and_hang_up(sock, GARBAGE[name])
     assert goes_through(link, up, frame=1)
     assert len(up.states) == 1
 
@@ -231,11 +237,7 @@ def test_garbage_after_the_handshake_ends_that_connection_only(
     listener = listening(stack, down, max_payload_bytes=2**20)
     with socket.create_connection(listener.address) as sock:
         assert isinstance(greet(sock), headers.Welcome)
-        sock.sendall(AFTER_HELLO[name])
-        sock.shutdown(socket.SHUT_WR)
-        with contextlib.suppress(ConnectionResetError):
-            while sock.recv(65536):
-                pass
+        say_and_hang_up(sock, AFTER_HELLO[name])
     assert not down.taken
     assert listener.counters.last_error
     up = Upstream()

@@ -168,8 +168,8 @@ def seen_ground(layout: Layout, camera: Camera) -> Image:
         layer = cv2.remap(grain, u, v, cv2.INTER_LINEAR)
         shade += strength * layer * np.clip(cell_m / footprint_m - 0.3, 0, 1)
     rows, columns = x_m.shape
-    tufts = 0.12 * smooth_noise(rng, rows, columns, 6) + 0.1 * smooth_noise(rng, rows, columns, 40)
-    grass = np.array((62, 104, 98), np.float32) * (1 + tufts)[..., None]
+    tufts, fields = (smooth_noise(rng, rows, columns, cell) for cell in (6, 40))
+    grass = np.array((62, 104, 98), np.float32) * (1 + 0.12 * tufts + 0.1 * fields)[..., None]
     lit = picture.astype(np.float32) * shade[..., None]
     beyond = np.clip((y_m - layout.fence_y_m - 0.3) / 0.5, 0, 1)[..., None]
     return np.asarray(np.clip(lit * (1 - beyond) + grass * beyond, 0, 255), np.uint8)
