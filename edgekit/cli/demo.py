@@ -73,6 +73,11 @@ def command(
     folder: Path | None,
 ) -> None:
     """Build a model for two (emulated) devices, run them, and watch them on a live page."""
+    for name, path in (("json", json_path), ("detections", detections), ("save", save)):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ConfigError(
+                f"--{name} {path}: there is no folder {path.absolute().parent}", hint="create it"
+            )
     options = DemoOptions(
         model=model or sample_model(),
         source=_source(source or _SCENE, frames, is_watched=not headless),

@@ -12,7 +12,7 @@ import traceback
 import click
 
 from edgekit import __version__
-from edgekit.errors import ConfigError, EdgeKitError
+from edgekit.errors import ConfigError, DeviceError, EdgeKitError
 
 _VERBS = {
     "inspect": "What is in a model: operators, work, traffic, legal cuts.",
@@ -90,6 +90,13 @@ def main() -> None:
         if logging.getLogger().isEnabledFor(logging.DEBUG):
             traceback.print_exc()
         sys.exit(error.exit_code)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        failure = DeviceError(
+            f"{place}{error.strerror or error}", hint="check the path, its rights and free space"
+        )
+        _say(f"edgekit: {type(failure).__name__}: {failure}")
+        sys.exit(failure.exit_code)
     except ModuleNotFoundError as error:
         _say(f"edgekit: {_missing_library(error)}")
         sys.exit(ConfigError.exit_code)

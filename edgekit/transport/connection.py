@@ -30,11 +30,6 @@ class Connection:
         self.round_trip_s = 0.0
         """Of the last Ping and Pong: the link alone, without a frame."""
 
-    @property
-    def bytes_sent(self) -> int:
-        """Since the handshake."""
-        return self._wire.bytes_sent
-
     def send(self, message: headers.Message) -> None:
         """Send one header without payload. Raises: LinkError if the connection is gone."""
         self._wire.write([headers.encode(message)])

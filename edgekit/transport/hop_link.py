@@ -73,6 +73,8 @@ class TcpHopLink:
         self._state = "the address of the next device is not known yet"
         self._is_closed = False
         self._backoff_s = 0.0
+        self._hint_count = 0
+        """How often somebody told where the peer is: a reason to try at once."""
         self._threads = [
             threading.Thread(target=self._run, name=f"hop-link-{identity.cut}", daemon=True),
             threading.Thread(target=self._beat, name=f"hop-beat-{identity.cut}", daemon=True),
@@ -85,16 +87,19 @@ class TcpHopLink:
     def set_peer(self, host: str, port: int) -> None:
         """Where the next device listens now. Reconnects if the address changed.
 
+        If there is no connection the next attempt is made at once, so it pays to repeat the
+        address when the next device reports that it is back.
         Raises: ConfigError if ``port`` is none.
         """
         if not 0 < port < 65536:
             raise ConfigError(f"{host}:{port} is not a TCP address", hint="use a port of 1..65535")
         with self._changed:
-            if self._peer == (host, port) or self._is_closed:
-                return
-            self._peer = (host, port)
             self._backoff_s = 0.0
-            self._interrupt(f"the next device moved to {host}:{port}")
+            self._hint_count += 1
+            if self._peer != (host, port):
+                self._peer = (host, port)
+                self._interrupt(f"the next device moved to {host}:{port}")
+            self._changed.notify_all()
 
     def send(self, activation: Activation, *, timeout_s: float) -> None:
         """Send as soon as there is a connection and a credit.
@@ -110,7 +115,6 @@ class TcpHopLink:
         with self._changed:
             if self._connection is connection:
                 self._sent_s[key] = time.monotonic()
-        before = connection.bytes_sent
         try:
             connection.send_parts(parts)
         except LinkError as error:
@@ -119,7 +123,7 @@ class TcpHopLink:
                 self._sent_s.pop(key, None)
             raise self._unsent(connection.end_reason or error) from None
         self.counters.activations_sent += 1
-        self.counters.bytes_sent += connection.bytes_sent - before
+        self.counters.bytes_sent += sum(map(len, parts))
 
     def wait_ready(self, timeout_s: float) -> bool:
         """True once a frame could be sent at once (connected, credit in hand); else False."""
@@ -196,18 +200,21 @@ class TcpHopLink:
                 if self._is_closed or self._peer is None:
                     return
                 host, port = self._peer
+                hint_count = self._hint_count
             try:
                 self._live(host, port)
             except EdgeKitError as error:
                 self._fail(error)
-            self._pause((host, port))
+            self._pause(hint_count)
 
-    def _pause(self, peer: tuple[str, int]) -> None:
-        """Back off before the next attempt, unless the peer's address changes."""
+    def _pause(self, hint_count: int) -> None:
+        """Back off before the next attempt, unless somebody has told where the peer is."""
         with self._changed:
             wait_s, self._backoff_s = self._backoff_s, _longer(self._backoff_s)
             jittered_s = random.uniform(0.5, 1.0) * wait_s
-            self._changed.wait_for(lambda: self._is_closed or self._peer != peer, jittered_s)
+            self._changed.wait_for(
+                lambda: self._is_closed or self._hint_count != hint_count, jittered_s
+            )
 
     def _live(self, host: str, port: int) -> None:
         """One connection from dialling to its end. Raises: EdgeKitError saying why it ended."""
@@ -236,28 +243,41 @@ class TcpHopLink:
             connection.close()
 
     def _dial(self, host: str, port: int) -> socket.socket:
-        sock: socket.socket | None = None
         try:
-            family, kind, proto, _, address = socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM
-            )[0]
-            sock = self._attempting(socket.socket(family, kind, proto))
-            sock.settimeout(_CONNECT_LIMIT_S)
-            sock.connect(address)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is not None:
-                sock.settimeout(self._silence_limit_s)
-                secure = self._tls.wrap_socket(
-                    sock, server_hostname=host, do_handshake_on_connect=False
-                )
-                sock = self._attempting(secure)
-                secure.do_handshake()
+            sock = self._connected(host, port)
+            return self._secured(sock, host) if self._tls else sock
         except (OSError, ValueError) as error:
-            if sock is not None:
-                sock.close()
             why = describe(error) if isinstance(error, OSError) else "not a host name"
             raise LinkError(f"cannot reach {host}:{port}: {why}", hint=_RETRY) from None
-        return sock
+
+    def _connected(self, host: str, port: int) -> socket.socket:
+        """A connection to whichever of the host's addresses answers first, in their order."""
+        problem: OSError | None = None
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for family, kind, proto, _, address in found:
+            sock = self._attempting(socket.socket(family, kind, proto))
+            try:
+                sock.settimeout(_CONNECT_LIMIT_S)
+                sock.connect(address)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError as error:
+                sock.close()
+                problem = error
+            else:
+                return sock
+        raise problem or OSError("it has no address")
+
+    def _secured(self, sock: socket.socket, host: str) -> socket.socket:
+        assert self._tls is not None
+        sock.settimeout(self._silence_limit_s)
+        secure = self._tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+        try:
+            self._attempting(secure)
+            secure.do_handshake()
+        except OSError:
+            secure.close()
+            raise
+        return secure
 
     def _attempting(self, sock: socket.socket) -> socket.socket:
         """From now on ``_interrupt`` ends what happens on ``sock``."""

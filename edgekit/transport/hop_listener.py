@@ -60,6 +60,9 @@ class _Upstream:
         self.is_greeted = False
         """Whether Welcome is on its way, so that a Credit may follow."""
 
+    def __str__(self) -> str:
+        return self.device
+
 
 class TcpHopListener:
     """The HopListener over TCP, or TLS 1.3 when ``tls`` is given (see tls.py).
@@ -202,13 +205,15 @@ class TcpHopListener:
         except EdgeKitError as error:
             reason = (connection.end_reason if connection else None) or error
             self.counters.last_error = reason.what
-            _log.info("hop from %s ended: %s", upstream.device if upstream else origin, reason.what)
+            # A neighbour that is refused asks again twice a second: not news.
+            level = logging.INFO if upstream else logging.DEBUG
+            _log.log(level, "hop from %s ended: %s", upstream or origin, reason.what)
             if connection:
                 connection.end(LinkError(reason.what, hint=_RETRY), say=reason.what)
         finally:
             with self._changed:
                 self._sockets.pop(number, None)
-                if self._current is upstream:
+                if self._current and self._current.number == number:
                     self._current = None
             if connection:
                 connection.close()

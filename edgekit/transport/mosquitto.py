@@ -24,6 +24,7 @@ listener {port} {host}
 allow_anonymous true
 persistence false
 max_queued_messages 10000
+set_tcp_nodelay true
 log_dest stderr
 log_type error
 log_type warning

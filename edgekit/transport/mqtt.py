@@ -1,4 +1,4 @@
-"""The MQTT session over a real broker: the only file that knows the MQTT client library (paho).
+"""The MQTT session over a real broker. Only this file and mqtt_client.py know paho.
 
 In: a broker URL, topics and payloads.  Out: messages to handlers, or a LinkError saying what to do.
 Never drops a message silently: one that can be neither sent nor queued raises.
@@ -7,29 +7,26 @@ Rules that keep paho safe: no call into paho while our lock is held (paho holds 
 it calls back), and no exception may leave a callback (it would end paho's thread).
 """
 
-import contextlib
 import logging
-import random
-import socket
 import ssl
 import threading
 import time
 from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage, error_string
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edgekit.errors import ConfigError, LinkError
 from edgekit.transport.broker_url import parse_broker_url
 from edgekit.transport.handlers import Handlers
+from edgekit.transport.mqtt_client import Attempt, new_client, stop
 from edgekit.transport.mqtt_port import Handler, OnConnection, check_topic
 from edgekit.transport.wire import describe
 
 _log = logging.getLogger(__name__)
 
 _PAYLOAD_CAP_BYTES = 268_435_455
-_CLOSE_LIMIT_S = 1.0
 _BRIEF_S = 5.0
 _BRIEF_MAX = 2
 _START_ONE = "start one with `mosquitto -p {port}` or leave out --broker"
@@ -100,7 +97,7 @@ class MqttSession:
 
     def _try_version(self, version: MQTTProtocolVersion, deadline_s: float) -> None:
         """Raises: LinkError, or _RefusedVersionError if another version may do better."""
-        attempt, is_accepted = _Attempt(), False
+        attempt, is_accepted = Attempt(), False
         client = self._new_client(version, attempt)
         client.connect_timeout = max(0.1, deadline_s - time.monotonic())
         with self._changed:
@@ -113,7 +110,10 @@ class MqttSession:
             if is_accepted:
                 return
             if attempt.refusal:
-                raise self._unreachable(f"it refuses: {attempt.refusal}")
+                raise self._unreachable(
+                    f"it refuses: {attempt.refusal}",
+                    hint="check user, password and access rules, and the broker URL",
+                )
             raise _RefusedVersionError(attempt.ended or "no reply to the greeting")
         except (OSError, ValueError) as error:
             raise self._unreachable(
@@ -124,25 +124,18 @@ class MqttSession:
                 with self._changed:
                     self._client, self._is_connected = None, False
                 # Not waited for: paho may sleep half a second before it looks.
-                _stop(client, wait_s=0.0)
+                stop(client, wait_s=0.0)
 
-    def _new_client(self, version: MQTTProtocolVersion, attempt: "_Attempt") -> Client:
-        client = Client(
-            CallbackAPIVersion.VERSION2,
+    def _new_client(self, version: MQTTProtocolVersion, attempt: Attempt) -> Client:
+        client = new_client(
+            self._url,
+            version,
+            attempt,
             client_id=self._client_id,
-            protocol=version,
-            userdata=attempt,
-            clean_session=None if version == MQTTProtocolVersion.MQTTv5 else True,
+            will=self._will,
+            tls=self._tls,
+            queue_count=self._queue_count,
         )
-        client.max_queued_messages_set(self._queue_count)
-        # Each session has its own rhythm, so that a fleet does not return as one wave.
-        client.reconnect_delay_set(random.uniform(0.3, 0.6), random.uniform(1.2, 2.0))  # type: ignore[arg-type]
-        if self._url.user is not None:
-            client.username_pw_set(self._url.user, self._url.password)
-        if self._url.is_tls:
-            client.tls_set_context(self._tls or ssl.create_default_context())
-        if self._will:
-            client.will_set(self._will[0], self._will[1], qos=1, retain=True)
         client.on_connect = self._connected
         client.on_connect_fail = self._connect_failed
         client.on_disconnect = self._disconnected
@@ -151,10 +144,10 @@ class MqttSession:
         client.on_subscribe = self._subscribed
         return client
 
-    def _unreachable(self, why: str) -> LinkError:
+    def _unreachable(self, why: str, *, hint: str = "") -> LinkError:
         with self._changed:
             self._state = f"cannot use the broker at {self._url}: {why}"
-        return LinkError(self._state, hint=_START_ONE.format(port=self._url.port))
+        return LinkError(self._state, hint=hint or _START_ONE.format(port=self._url.port))
 
     # The port.
 
@@ -260,12 +253,12 @@ class MqttSession:
             self._state = "closed"
             client = self._client
         if client:
-            _stop(client)
+            stop(client)
 
     # Callbacks, on paho's thread.
 
     def _connected(
-        self, client: Client, attempt: "_Attempt", _flags: Any, reason: ReasonCode, _props: Any
+        self, client: Client, attempt: Attempt, _flags: Any, reason: ReasonCode, _props: Any
     ) -> None:
         if reason.is_failure:
             if attempt.done.is_set():
@@ -287,11 +280,11 @@ class MqttSession:
         attempt.accept()
         self._tell(True)
 
-    def _connect_failed(self, _client: Client, _attempt: "_Attempt") -> None:
+    def _connect_failed(self, _client: Client, _attempt: Attempt) -> None:
         self._set_state(f"cannot reach the broker at {self._url}; still trying")
 
     def _disconnected(
-        self, client: Client, attempt: "_Attempt", flags: Any, reason: ReasonCode, _props: Any
+        self, client: Client, attempt: Attempt, flags: Any, reason: ReasonCode, _props: Any
     ) -> None:
         if not attempt.done.is_set():
             attempt.end("it closes the connection")
@@ -311,7 +304,7 @@ class MqttSession:
         if was_connected:
             self._tell(False)
 
-    def _message(self, _client: Client, _attempt: "_Attempt", message: MQTTMessage) -> None:
+    def _message(self, _client: Client, _attempt: Attempt, message: MQTTMessage) -> None:
         try:
             topic = message.topic
         except UnicodeDecodeError:
@@ -325,7 +318,7 @@ class MqttSession:
                 _log.exception("a handler failed on %s (%d bytes)", topic, len(message.payload))
 
     def _published(
-        self, _client: Client, _attempt: "_Attempt", mid: int, reason: ReasonCode, _props: Any
+        self, _client: Client, _attempt: Attempt, mid: int, reason: ReasonCode, _props: Any
     ) -> None:
         if reason.is_failure:
             _log.error("the broker refuses message %d: %s", mid, reason)
@@ -335,7 +328,7 @@ class MqttSession:
                     self._refused.pop(next(iter(self._refused)))
 
     def _subscribed(
-        self, _client: Client, _attempt: "_Attempt", _mid: int, reasons: list[ReasonCode], _p: Any
+        self, _client: Client, _attempt: Attempt, _mid: int, reasons: list[ReasonCode], _p: Any
     ) -> None:
         for reason in reasons:
             if reason.is_failure:
@@ -353,44 +346,3 @@ class MqttSession:
             self._on_connection(is_connected, self._state)
         except Exception:  # noqa: BLE001 - as in _message
             _log.exception("on_connection failed")
-
-
-class _Attempt:
-    """How the first connection of one client went; its callbacks fill it in."""
-
-    def __init__(self) -> None:
-        self.done = threading.Event()
-        self.is_accepted = False
-        self.refusal = ""
-        """Why the broker does not want us, whatever the protocol version."""
-        self.ended = ""
-        """How it ended, if another protocol version may do better."""
-
-    def accept(self) -> None:
-        self.is_accepted = True
-        self.done.set()
-
-    def refuse(self, why: str) -> None:
-        self.refusal = why
-        self.done.set()
-
-    def end(self, why: str) -> None:
-        self.ended = why
-        self.done.set()
-
-
-def _stop(client: Client, *, wait_s: float = _CLOSE_LIMIT_S) -> None:
-    """Say goodbye and end paho's thread; a broker that hangs cannot hold us for long."""
-    client.disconnect()
-    # loop_stop joins without a limit, so it is waited for from outside.
-    stopper = threading.Thread(target=client.loop_stop, name="mqtt-stop", daemon=True)
-    stopper.start()
-    if not wait_s:
-        return
-    stopper.join(wait_s)
-    if stopper.is_alive():
-        sock = client.socket()
-        if isinstance(sock, socket.socket):
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
-        stopper.join(wait_s)

@@ -109,6 +109,15 @@ def test_a_missing_video_is_refused_before_anything_starts(tmp_path: Path) -> No
     assert not (tmp_path / "demo").exists()
 
 
+def test_an_output_in_a_folder_that_does_not_exist_is_refused_before_anything_starts(
+    tmp_path: Path,
+) -> None:
+    """Not after an hour of video."""
+    for option in ("--json", "--detections", "--save"):
+        done = edgekit("demo", "--headless", "--frames", 5, option, tmp_path / "no" / "out")
+        assert_refused(done, option, "there is no folder", code=2)
+
+
 def test_a_broker_that_is_down_is_refused_with_the_command_to_start_one(tmp_path: Path) -> None:
     """Port 1 answers to nobody."""
     done = edgekit(

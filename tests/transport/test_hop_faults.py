@@ -332,6 +332,35 @@ def test_an_impossible_host_is_a_state_not_a_crash(stack: contextlib.ExitStack, 
     assert goes_through(link, up, frame=0)
 
 
+def test_every_address_of_a_host_is_tried(
+    stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ "localhost" may mean ::1 first, while the listener is on 127.0.0.1."""
+    up, down = Upstream(), Downstream()
+    port = listening(stack, down).address[1]
+    dead = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1))
+    alive = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [dead, alive])
+    assert goes_through(linked(stack, up, port), up, frame=0)
+
+
+def test_hearing_the_address_again_ends_the_back_off(
+    stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next device's status says that it is back: no reason to wait any longer."""
+    monkeypatch.setattr("edgekit.transport.hop_link._BACKOFF_FIRST_S", 60.0)
+    monkeypatch.setattr("edgekit.transport.hop_link._BACKOFF_CAP_S", 60.0)
+    up, down = Upstream(), Downstream()
+    listener = TcpHopListener("127.0.0.1", 0, on_activation=down.on_activation)
+    stack.callback(listener.close)
+    link = linked(stack, up, listener.address[1])
+    assert wait_until(lambda: "not serving" in link.state)
+    assert not link.wait_ready(0.3)
+    listener.serve(identity("edge-b"))
+    link.set_peer(*listener.address)
+    assert link.wait_ready(PATIENCE_S)
+
+
 def test_a_port_that_is_none_is_refused_at_once(stack: contextlib.ExitStack) -> None:
     link = linked(stack, Upstream(), 1)
     with pytest.raises(ConfigError, match="not a TCP address"):

@@ -258,12 +258,14 @@ def test_what_was_published_just_before_closing_still_leaves(stack: contextlib.E
     watcher = session(stack, broker.url, "watcher")
     watcher.subscribe("t/#", lambda _, payload: taken.append(payload))
     watcher.connect()
+    watcher.publish("t/listening", b"", wait_s=PATIENCE_S)
+    assert wait_until(lambda: taken == [b""])
     for number in range(10):
         made = session(stack, broker.url)
         made.connect()
         made.publish("t/last", bytes([number]) * 50_000)
         made.close()
-    assert wait_until(lambda: len(taken) == 10), len(taken)
+    assert wait_until(lambda: len(taken) == 11), [payload[:1] for payload in taken]
 
 
 def test_a_stranger_with_our_name_is_told_in_the_state(stack: contextlib.ExitStack) -> None:
@@ -275,3 +277,32 @@ def test_a_stranger_with_our_name_is_told_in_the_state(stack: contextlib.ExitSta
             stack, broker.url, "edge-a", on_connection=lambda _, text: told.append(text)
         ).connect()
     assert wait_until(lambda: any("another client call itself edge-a?" in text for text in told))
+
+
+def test_a_broker_that_refuses_us_is_not_one_that_is_missing(
+    stack: contextlib.ExitStack, tmp_path: Path
+) -> None:
+    """The way out is the password, not another broker."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    started(stack).close()
+    (tmp_path / "conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous false\n")
+    process = subprocess.Popen(
+        ["mosquitto", "-c", str(tmp_path / "conf")],
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PATH": os.environ.get("PATH", "") + os.pathsep + "/usr/sbin"},
+    )
+    stack.callback(process.wait)
+    stack.callback(process.terminate)
+    made = session(stack, f"mqtt://edge-a:wrong@127.0.0.1:{port}")
+
+    def refusal() -> str:
+        try:
+            made.connect(timeout_s=2)
+        except LinkError as error:
+            return str(error)
+        return ""
+
+    assert wait_until(lambda: "it refuses: Not authorized" in refusal())
+    assert "check user, password" in refusal()
+    assert "wrong" not in refusal()

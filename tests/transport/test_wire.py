@@ -10,7 +10,7 @@ from hop_world import PATIENCE_S
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgekit.errors import LinkError
+from edgekit.errors import LinkError, TrustError
 from edgekit.transport import headers
 from edgekit.transport.connection import Connection
 from edgekit.transport.wire import Wire
@@ -149,5 +149,27 @@ def test_messages_and_payloads_survive_any_chopping(
     if last not in expected:
         assert taken == [*expected, last]
         assert body == payload
+    connection.close()
+    theirs.close()
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=300), messages.map(lambda m: b"".join(map(headers.encode, m)))
+        ),
+        max_size=4,
+    )
+)
+def test_whatever_a_stranger_sends_ends_in_a_named_error(speech: list[bytes]) -> None:
+    """Never another exception, never an endless wait, never more memory than the header cap."""
+    ours, theirs = socket.socketpair()
+    connection = Connection(Wire(ours, silence_limit_s=5))
+    theirs.sendall(b"".join(speech))
+    theirs.shutdown(socket.SHUT_WR)
+    with pytest.raises((LinkError, TrustError)):
+        for _ in range(10_000):
+            connection.receive()
     connection.close()
     theirs.close()
