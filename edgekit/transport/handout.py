@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from edgekit.transport.port import Activation, Answer, OnActivation, Reply
+from edgekit.transport.port import Activation, Answer, OnActivation, Reply, answer_to
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,8 @@ class HandOut:
             consumer(self._activation, self.reply, self.release)
         except Exception as error:  # noqa: BLE001 - the consumer's code; the hop must outlive it
             _log.exception("on_activation failed for frame %s", self._activation.frame)
-            self._answer_once(self._failure(f"{device} failed: {type(error).__name__}: {error}"))
+            reason = f"{device} failed: {type(error).__name__}: {error}"
+            self._answer_once(answer_to(self._activation, dropped=reason))
             self.release()
 
     def reply(self, answer: Answer) -> None:
@@ -53,12 +54,3 @@ class HandOut:
             is_first = what in self._undone
             self._undone.discard(what)
             return is_first
-
-    def _failure(self, reason: str) -> Answer:
-        return Answer(
-            stream=self._activation.stream,
-            run=self._activation.run,
-            frame=self._activation.frame,
-            capture_ns=self._activation.capture_ns,
-            dropped=reason,
-        )

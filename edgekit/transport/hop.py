@@ -11,7 +11,8 @@
       Ping, Pong                 <->    every half second; silence for 1.5 s ends the connection
       Bye + reason               <->
 
-Format: frames.py. Socket: wire.py. Messages over it: connection.py. Fake: memory.py.
+Ends: hop_link.py, hop_listener.py. Format: headers.py, frames.py. Socket: dialer.py, wire.py.
+Messages over it: connection.py. Fake: memory.py.
 """
 
 from edgekit.transport.connection import HEARTBEAT_S, SILENCE_LIMIT_S

@@ -4,7 +4,6 @@ In: activations, and the peer's address.  Out: answers and changes of state, on 
 Never queues a frame: one that gets no credit in time goes back to the caller as a LinkError.
 """
 
-import contextlib
 import logging
 import random
 import socket
@@ -21,13 +20,13 @@ from edgekit.transport.connection import (
     check_times,
     sentence,
 )
+from edgekit.transport.dialer import Dialer
 from edgekit.transport.port import Activation, Answer, HopCounters, Identity, OnAnswer, OnState
 from edgekit.transport.tls import check_peer_name
-from edgekit.transport.wire import Wire, describe
+from edgekit.transport.wire import Wire
 
 _log = logging.getLogger(__name__)
 
-_CONNECT_LIMIT_S = 1.0
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_CAP_S = 0.5
 _STABLE_S = 1.0
@@ -56,7 +55,8 @@ class TcpHopLink:
         silence_limit_s: float = SILENCE_LIMIT_S,
     ) -> None:
         check_times(heartbeat_s, silence_limit_s)
-        self._identity, self._tls = identity, tls
+        self._identity = identity
+        self._dialer = Dialer(tls, handshake_limit_s=silence_limit_s)
         self._on_answer, self._on_state = on_answer, on_state
         self._heartbeat_s, self._silence_limit_s = heartbeat_s, silence_limit_s
         self.counters = HopCounters()
@@ -65,7 +65,6 @@ class TcpHopLink:
         self._changed = threading.Condition()
         # All below is guarded by _changed.
         self._peer: tuple[str, int] | None = None
-        self._attempt: socket.socket | None = None
         self._connection: Connection | None = None
         self._connected_s = 0.0
         self._credit = 0
@@ -155,6 +154,7 @@ class TcpHopLink:
                 return
             self._is_closed = True
             self._closing.set()
+            self._dialer.close()
             self._interrupt("the link was closed here", say="the upstream device closed the hop")
             self._state = "closed"
         for thread in self._threads:
@@ -218,14 +218,15 @@ class TcpHopLink:
 
     def _live(self, host: str, port: int) -> None:
         """One connection from dialling to its end. Raises: EdgeKitError saying why it ended."""
-        sock = self._dial(host, port)
+        sock = self._dialer.dial(host, port)
         connection = Connection(Wire(sock, silence_limit_s=self._silence_limit_s))
         try:
             welcome = self._greet(connection, sock)
             with self._changed:
                 if self._is_closed or self._peer != (host, port):
                     return
-                self._attempt, self._connection = None, connection
+                self._dialer.finish()
+                self._connection = connection
                 self._credit = welcome.credit
                 self._connected_s = time.monotonic()
                 self._state = "connected"
@@ -238,54 +239,8 @@ class TcpHopLink:
             connection.end(LinkError(error.what, hint=_RETRY))
             raise
         finally:
-            with self._changed:
-                self._attempt = None
+            self._dialer.finish()
             connection.close()
-
-    def _dial(self, host: str, port: int) -> socket.socket:
-        try:
-            sock = self._connected(host, port)
-            return self._secured(sock, host) if self._tls else sock
-        except (OSError, ValueError) as error:
-            why = describe(error) if isinstance(error, OSError) else "not a host name"
-            raise LinkError(f"cannot reach {host}:{port}: {why}", hint=_RETRY) from None
-
-    def _connected(self, host: str, port: int) -> socket.socket:
-        """A connection to whichever of the host's addresses answers first, in their order."""
-        problem: OSError | None = None
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        for family, kind, proto, _, address in found:
-            sock = self._attempting(socket.socket(family, kind, proto))
-            try:
-                sock.settimeout(_CONNECT_LIMIT_S)
-                sock.connect(address)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError as error:
-                sock.close()
-                problem = error
-            else:
-                return sock
-        raise problem or OSError("it has no address")
-
-    def _secured(self, sock: socket.socket, host: str) -> socket.socket:
-        assert self._tls is not None
-        sock.settimeout(self._silence_limit_s)
-        secure = self._tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
-        try:
-            self._attempting(secure)
-            secure.do_handshake()
-        except OSError:
-            secure.close()
-            raise
-        return secure
-
-    def _attempting(self, sock: socket.socket) -> socket.socket:
-        """From now on ``_interrupt`` ends what happens on ``sock``."""
-        with self._changed:
-            self._attempt = sock
-            if self._is_closed:
-                sock.close()
-        return sock
 
     def _greet(self, connection: Connection, sock: socket.socket) -> headers.Welcome:
         connection.send(headers.hello(self._identity))
@@ -365,10 +320,7 @@ class TcpHopLink:
         """End whatever is under way; call with _changed held."""
         if self._connection is not None:
             self._connection.end(LinkError(reason, hint=_RETRY), say=say or reason)
-        if self._attempt is not None:
-            # Also ends a connect under way; not SSLSocket.shutdown, as in wire.py.
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(self._attempt, socket.SHUT_RDWR)
+        self._dialer.interrupt()
         self._changed.notify_all()
 
     def _unsent(self, error: EdgeKitError) -> LinkError:
