@@ -70,7 +70,7 @@ VIDEO = "video/vtest_pedestrians/vtest.mp4"
 
 
 def time_per_frame(work: Callable[[], None], count: int) -> float:
-    """Mean time of ``work`` [s] over ``count`` runs after a warm-up: a mean, as throughput is one."""
+    """Mean time of ``work`` [s] over ``count`` runs after a warm-up: throughput is a mean too."""
     for _ in range(max(3, count // 10)):
         work()
     started_s = time.perf_counter()
