@@ -1,8 +1,8 @@
 """Train the yard detector on generated scenes: ``python samples/yard/train.py``.
 
-Under half an hour on two cores. The same seed, steps, batch, scenes, frames and threads give the
-same weights on the same machine and library versions; another number of threads sums in another
-order. Interrupted? Run it again with ``--resume``.
+Some 20 minutes of one core, after two minutes of rendering. The same seed, steps, batch, scenes and
+threads give the same weights on the same machine and library versions; another number of threads
+sums in another order. Interrupted? Run it again with ``--resume``.
 """
 
 import math
