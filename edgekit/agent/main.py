@@ -10,6 +10,8 @@ import socket
 import ssl
 from types import FrameType
 
+import cv2
+
 from edgekit.agent.agent import Agent, new_run_id, offline_will
 from edgekit.errors import ConfigError
 from edgekit.spec.agent_config import AgentConfig, HopConfig
@@ -27,6 +29,7 @@ def run_agent(config: AgentConfig) -> None:
     Raises: ConfigError, DeviceError, LinkError if the agent cannot start.
     """
     _pin(config.runtime.cpus)
+    cv2.setNumThreads(config.runtime.threads)  # else as many as the board has, beside the shard
     run = new_run_id()
     mqtt = MqttSession(
         config.broker,

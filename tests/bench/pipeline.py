@@ -29,6 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import cv2
 import numpy as np
 import onnxruntime
 
@@ -82,6 +83,7 @@ def time_per_frame(work: Callable[[], None], count: int) -> float:
 def stage_alone(folder: Path, index: int, count: int) -> float:
     """Time per frame of one stage [s], alone on its processor."""
     os.sched_setaffinity(0, {index})
+    cv2.setNumThreads(1)
     bundle = open_bundle(folder)
     plan = bundle.plan
     card = load(folder / CARD_PATH, ModelCard)
