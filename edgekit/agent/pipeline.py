@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from edgekit.agent.answer_publisher import AnswerPublisher
 from edgekit.agent.capture import Capture
 from edgekit.agent.ledger import Accounts, Ledger
 from edgekit.agent.prepare import Prepared
@@ -16,9 +17,7 @@ from edgekit.agent.recorder import Recorder
 from edgekit.agent.relay_stage import RelayStage
 from edgekit.agent.shard import StageLoad
 from edgekit.agent.source_stage import Answered, SourceStage
-from edgekit.errors import LinkError
 from edgekit.spec.agent_config import AgentConfig, SourceConfig
-from edgekit.spec.base import to_json
 from edgekit.spec.messages import AnswerReport, HopTime, StreamTelemetry
 from edgekit.spec.topics import Topics
 from edgekit.transport.mqtt_port import MqttPort
@@ -61,7 +60,7 @@ class Pipeline:
         self._previewer: Previewer | None = None
         self._recorder: Recorder | None = None
         self._size_px = (0, 0)
-        self._unpublished_count = 0
+        self._publisher: AnswerPublisher | None = None
         self._stage: SourceStage | RelayStage
         if prepared.index == 0 and config.source is not None:
             self._capture = Capture(open_source(config.source.uri), self._ledger)
@@ -124,6 +123,8 @@ class Pipeline:
         self._stage.stop()
         if self._link is not None:
             self._link.close()
+        if self._publisher is not None:
+            self._publisher.close()
         if self._previewer is not None:
             self._previewer.close()
         if self._recorder is not None:
@@ -150,10 +151,9 @@ class Pipeline:
             found.append(f"hop to {self.next_device}: {self._link.state}")
         if isinstance(self._stage, SourceStage) and self._capture.problem:
             found.append(f"source: {self._capture.problem}")
-        if self._unpublished_count:
-            found.append(
-                f"{self._unpublished_count} answers found no broker and were not published"
-            )
+        if self._publisher is not None and self._publisher.unpublished_count:
+            lost_count = self._publisher.unpublished_count
+            found.append(f"{lost_count} answers found no broker and were not published")
         if self._recorder is not None and self._recorder.problem:
             found.append(f"recording: {self._recorder.problem}")
         return tuple(found)
@@ -189,6 +189,8 @@ class Pipeline:
         source = self._config.source
         if source is None:
             return
+        answers = self._topics.detections(source.stream)
+        self._publisher = AnswerPublisher(lambda payload: self._mqtt.publish(answers, payload))
         topic = self._topics.preview(source.stream)
         self._previewer = Previewer(
             source.stream,
@@ -208,26 +210,23 @@ class Pipeline:
 
     def _emit(self, answered: Answered) -> None:
         source = self._config.source
-        if source is None or self._previewer is None:
+        if source is None or self._previewer is None or self._publisher is None:
             return
         self._size_px = (answered.frame.image.shape[1], answered.frame.image.shape[0])
         if answered.hops:
             self._last_hop = answered.hops[0]
-        report = AnswerReport(
-            stream=source.stream,
-            run=self.run,
-            frame=answered.frame.number,
-            detections=answered.detections,
-            captured_unix_s=answered.frame.captured_unix_s,
-            age_ms=round(1e3 * answered.age_s, 3),
-            stages=answered.stages,
-            hops=answered.hops,
+        self._publisher.offer(
+            AnswerReport(
+                stream=source.stream,
+                run=self.run,
+                frame=answered.frame.number,
+                detections=answered.detections,
+                captured_unix_s=answered.frame.captured_unix_s,
+                age_ms=round(1e3 * answered.age_s, 3),
+                stages=answered.stages,
+                hops=answered.hops,
+            )
         )
-        try:
-            self._mqtt.publish(self._topics.detections(source.stream), to_json(report, indent=0))
-        except LinkError as error:  # offline for longer than the session's queue is long
-            self._unpublished_count += 1
-            logger.debug("answer %d is not published: %s", report.frame, error)
         self._previewer.offer(answered)
         if self._recorder is not None:
             self._recorder.offer(answered)

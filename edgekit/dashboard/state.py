@@ -18,11 +18,11 @@ from edgekit.errors import EdgeKitError, LinkError
 from edgekit.spec.base import parse_json
 from edgekit.spec.messages import (
     Announcement,
-    AnswerReport,
     DeviceStatus,
     Preview,
     StreamTelemetry,
     Telemetry,
+    parse_answers,
 )
 from edgekit.spec.topics import Topics
 
@@ -163,9 +163,9 @@ class FleetView:
         self.deployments[name] = Deployment(announcement=announcement, heard_s=now_s)
 
     def _answer(self, name: str, payload: bytes, now_s: float, topic: str) -> None:
-        report = parse_json(payload, AnswerReport, origin=topic)
-        _same(report.stream, name)
-        self._stream(name).answers.hear(report, now_s)
+        for report in parse_answers(payload, origin=topic):
+            _same(report.stream, name)
+            self._stream(name).answers.hear(report, now_s)
 
     def _preview(self, name: str, payload: bytes, topic: str) -> None:
         preview = parse_json(payload, Preview, origin=topic)

@@ -17,6 +17,7 @@ from edgekit.spec.messages import (
     StageTime,
     StreamTelemetry,
     Telemetry,
+    parse_answers,
 )
 from edgekit.spec.topics import Topics
 from edgekit.transport.mqtt_port import MqttPort
@@ -104,11 +105,12 @@ class StreamCollector:
         return self._count_of[run] >= accounts.frames_answered
 
     def _on_answer(self, topic: str, payload: bytes) -> None:
-        report = parse_json(payload, AnswerReport, origin=topic)
-        self._on_report(report)
+        reports = parse_answers(payload, origin=topic)
+        for report in reports:
+            self._on_report(report)
         with self._changed:
-            self._reports.append(report)
-            self._count_of[report.run] += 1
+            self._reports += reports
+            self._count_of.update(report.run for report in reports)
             self._changed.notify_all()
 
     def _on_telemetry(self, topic: str, payload: bytes) -> None:

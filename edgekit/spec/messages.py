@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Literal
 
-from edgekit.spec.base import Spec
+from edgekit.spec.base import Spec, parse_json
 from edgekit.spec.manifest import Manifest
 from edgekit.spec.plan import Plan
 
@@ -70,7 +70,7 @@ class HopTime(Spec, frozen=True, kw_only=True, rename={"source": "from", "target
 
 
 class AnswerReport(Spec, frozen=True, kw_only=True):
-    """The answer about one frame (stream/<id>/detections, and a line of ``--detections``)."""
+    """The answer about one frame: a line of stream/<id>/detections, and of ``--detections``."""
 
     stream: str
     run: str
@@ -84,6 +84,15 @@ class AnswerReport(Spec, frozen=True, kw_only=True):
     stages: tuple[StageTime, ...] = ()
     hops: tuple[HopTime, ...] = ()
     degraded: bool = False
+
+
+def parse_answers(payload: bytes, *, origin: str) -> tuple[AnswerReport, ...]:
+    """The answers of one message: one JSON object per line.
+
+    Raises: ConfigError naming the origin and the field.
+    """
+    lines = payload.splitlines() or [b""]  # a message without any answer is refused
+    return tuple(parse_json(line, AnswerReport, origin=origin) for line in lines)
 
 
 class Quantiles(Spec, frozen=True, kw_only=True):

@@ -43,7 +43,7 @@ class Topics(Spec, frozen=True, kw_only=True):
         return f"edgekit/{self.fleet}/blob/{sha256}/{index}"
 
     def detections(self, stream: str) -> str:
-        """AnswerReport, one per answered frame."""
+        """One or more AnswerReports, a line of JSON each; one for every answered frame."""
         return f"edgekit/{self.fleet}/stream/{stream}/detections"
 
     def watch(self, stream: str) -> str:

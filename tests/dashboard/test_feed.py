@@ -60,7 +60,7 @@ def test_messages_reach_the_snapshot() -> None:
 
     async def story(feed: Feed, broker: _Broker, now_s: list[float]) -> None:
         broker.deliver(TOPICS.status("edge-a"), to_json(status()))
-        broker.deliver(TOPICS.detections("main"), to_json(report()))
+        broker.deliver(TOPICS.detections("main"), to_json(report(), indent=0))
         snapshot = feed.snapshot()
         assert [row.name for row in snapshot.devices] == ["edge-a"]
         assert [stream.name for stream in snapshot.streams] == ["main"]
@@ -114,7 +114,7 @@ def test_pictures_are_asked_for_every_two_seconds_while_somebody_looks() -> None
     """Watching costs the board work, so nobody else asks for it."""
 
     async def story(feed: Feed, broker: _Broker, now_s: list[float]) -> None:
-        broker.deliver(TOPICS.detections("main"), to_json(report()))
+        broker.deliver(TOPICS.detections("main"), to_json(report(), indent=0))
         feed.snapshot()
         assert broker.published == []
         for _ in range(40):

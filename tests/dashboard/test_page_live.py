@@ -255,7 +255,7 @@ def test_words_from_devices_are_shown_and_never_run(browser, mosquitto_url: str)
     }
     with publishing(mosquitto_url) as client, served(mosquitto_url, "evil") as url:
         for topic, message in messages.items():
-            client.publish(topic, to_json(message), retain=True)
+            client.publish(topic, to_json(message, indent=0), retain=True)
         visit = Visit(browser, url)
         visit.wait_until(lambda: evil in visit.alert() and "constructor }}" in visit.alert())
         visit.wait_until(lambda: evil in visit.text("#ek-source"))
@@ -290,7 +290,8 @@ def test_a_viewer_may_choose_between_streams(browser, mosquitto_url: str) -> Non
 
         def film() -> bool:
             for name, age_ms in (("door", 100.0), ("gate", 900.0)):
-                client.publish(topics.detections(name), to_json(report(age_ms=age_ms, stream=name)))
+                answer = report(age_ms=age_ms, stream=name)
+                client.publish(topics.detections(name), to_json(answer, indent=0))
             return visit.page.locator(".ek-choice button").count() == 2
 
         visit.wait_until(film)

@@ -95,7 +95,7 @@ def test_what_cannot_be_read_is_counted_and_named(topic: str, payload: bytes) ->
     [
         (TOPICS.status("edge-b"), to_json(status("edge-a"))),
         (TOPICS.telemetry("edge-b"), to_json(telemetry("edge-a"))),
-        (TOPICS.detections("other"), to_json(report())),
+        (TOPICS.detections("other"), to_json(report(), indent=0)),
         (TOPICS.preview("other"), to_json(preview())),
     ],
 )
