@@ -20,12 +20,14 @@ _PREFIX = {
     "n": 1e-9,
 }
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
+_LARGEST = 1e30
+"""No quantity of any device; beyond it prefixes overflow to infinity."""
 _QUANTITY = re.compile(r"^\s*([0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z/]*)\s*$")
 
 
 def _split(text: str, what: str, example: str) -> tuple[float, str]:
     match = _QUANTITY.match(text)
-    if match is None:
+    if match is None or float(match[1]) > _LARGEST:
         raise ConfigError(
             f"{what} {text!r} is not a number with a unit", hint=f"write it like {example!r}"
         )
@@ -50,6 +52,11 @@ def parse_bandwidth(text: str) -> float:
     """Bandwidth in bytes per second from "100 Mbit/s", "11.9 MB/s" or "25.6 GB/s"."""
     units = {"bit/s": 1 / 8, "bps": 1 / 8, "B/s": 1.0}
     return _scaled(text, "bandwidth", "100 Mbit/s", units)
+
+
+def parse_rate(text: str) -> float:
+    """Arithmetic per second from "472 Gflop/s" or, for integers, "21 Top/s"."""
+    return _scaled(text, "compute rate", "472 Gflop/s", {"flop/s": 1.0, "op/s": 1.0})
 
 
 def parse_duration(text: str) -> float:

@@ -1,4 +1,4 @@
-"""Build a bundle: load, cost, cut, split, prove, write.
+"""Build a bundle: load, cost, cut, fold, split, prove, write.
 
 In: a trained model and a fleet.  Out: a bundle folder, or an error and nothing at all.
 A bundle is written only after its shards, in a chain, gave the numbers of the whole model.
@@ -9,25 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from edgekit.builder.fold.onnx_fold import FoldReport
+from edgekit.builder.fuse import Fused, fuse
 from edgekit.builder.load import LoadedModel, load_model
 from edgekit.builder.probe import seeded_inputs, to_bytes
 from edgekit.builder.split import shard_weight_bytes, split_model
 from edgekit.builder.verify import VerifyReport, random_labelled, verify_chain
-from edgekit.builder.workload import workload_of
 from edgekit.bundle.bundle import Bundle, shard_path, write_bundle
 from edgekit.bundle.chain import run_chain
 from edgekit.bundle.golden import MAX_GOLDEN_BYTES, Golden, golden_to_bytes
-from edgekit.planner.balance import choose_cuts
 from edgekit.planner.cuts import partition
 from edgekit.runtime.ort import OrtSession
 from edgekit.spec.card import ModelCard
 from edgekit.spec.fleet import Fleet
-from edgekit.spec.plan import Cut, Placement, Plan
+from edgekit.spec.fusion import FusionRule
+from edgekit.spec.plan import BlockFusion, Placement, Plan
 from edgekit.spec.tensors import TensorSpec
 from edgekit.spec.workload import Workload
 
 _SEEDS = (0, 1, 2)
-_STEPS = ("load", "choose the cut", "split", "verify", "write")
+_STEPS = ("load", "choose the cut, fold", "split", "verify", "write")
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
@@ -41,6 +42,8 @@ class BuildResult:
 
     bundle: Bundle
     workload: Workload
+    folded: FoldReport | None
+    """How blocks were folded; None if there was none, or nothing was to be folded."""
     report: VerifyReport
     notes: tuple[str, ...]
 
@@ -51,6 +54,7 @@ def build_bundle(
     fleet: Fleet,
     out: Path,
     rule: str | Sequence[str] = "auto",
+    fusion: Sequence[FusionRule] | None = (),
     card: ModelCard | CardFor | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     force: bool = False,
@@ -58,8 +62,9 @@ def build_bundle(
 ) -> BuildResult:
     """Turn the model at ``model_path`` into a bundle for ``fleet`` at ``out``.
 
-    ``rule`` is what ``planner.balance.choose_cuts`` takes; ``card`` a card, or a function that
-    finds one. Same input, same bytes (golden vectors: on the same kind of processor).
+    ``rule`` is what ``planner.balance.choose_cuts`` takes, ``fusion`` what ``builder.fuse.fuse``
+    takes; ``card`` a card, or a function that finds one. Same input, same bytes (golden vectors: on
+    the same kind of processor).
     Raises: ConfigError, ModelError or PlanError; then nothing was written.
     """
     say = progress or (lambda text, done, total: None)
@@ -69,29 +74,29 @@ def build_bundle(
 
     step(0)
     loaded = load_model(model_path, input_shapes=input_shapes)
-    workload = workload_of(loaded)
     found = card(loaded) if callable(card) else card
     step(1)
-    cuts = choose_cuts(workload, fleet, rule)
-    plan = plan_for(loaded, workload, fleet, cuts, rule)
+    fused = fuse(loaded, fleet, rule, fusion)
+    plan = plan_for(fused, fleet, rule)
     step(2)
-    shards = [to_bytes(shard) for shard in split_model(loaded, workload, cuts)]
+    shards = [to_bytes(shard) for shard in split_model(fused.model, fused.workload, fused.cuts)]
     step(3)
     report, golden = _prove(loaded, plan, shards)
     step(4)
     bundle = write_bundle(out, plan=plan, shards=shards, card=found, golden=golden, force=force)
     say("done", len(_STEPS), len(_STEPS))
-    return BuildResult(bundle=bundle, workload=workload, report=report, notes=loaded.notes)
+    return BuildResult(
+        bundle=bundle,
+        workload=fused.workload,
+        folded=fused.report,
+        report=report,
+        notes=loaded.notes,
+    )
 
 
-def plan_for(
-    loaded: LoadedModel,
-    workload: Workload,
-    fleet: Fleet,
-    cuts: Sequence[Cut],
-    rule: str | Sequence[str],
-) -> Plan:
-    """The plan that runs the shards between ``cuts`` on the first devices of ``fleet``."""
+def plan_for(fused: Fused, fleet: Fleet, rule: str | Sequence[str]) -> Plan:
+    """The plan that runs the shards between the cuts on the first devices of ``fleet``."""
+    loaded, workload, cuts = fused.model, fused.workload, fused.cuts
     entering = [loaded.inputs, *(cut.tensors for cut in cuts)]
     leaving = [*(cut.tensors for cut in cuts), loaded.outputs]
     placements = tuple(
@@ -102,6 +107,10 @@ def plan_for(
             outputs=leaving[index],
             work_flop=sum(workload.ops[op].work_flop for op in ops),
             weight_bytes=shard_weight_bytes(loaded, ops),
+            fusion=tuple(
+                BlockFusion(block=name, strategy=str(strategy))
+                for name, strategy in fused.strategies[index].items()
+            ),
         )
         for index, ops in enumerate(partition(workload, cuts))
     )

@@ -8,15 +8,15 @@ checked, so a flipped bit is an error and not a slightly worse network.
 import hashlib
 import io
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
-from edgekit.builder.zoo.table6 import Table6Config, Table6Detector
+from edgekit.builder.zoo.registry import ARCHITECTURES, Architecture, entry_of
 from edgekit.errors import ConfigError, EdgeKitError, ModelError
 from edgekit.spec.base import write_atomically
 
@@ -26,40 +26,30 @@ _FIELDS = ("format", "version", "architecture", "config", "sha256", "state_dict"
 _AGAIN = "copy the file again, or save it again with edgekit.builder.checkpoint"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Architecture:
-    """How one name becomes a network: its class, and the dataclass of its keyword arguments."""
-
-    module: type[nn.Module]
-    config: type[Any]
-
-
-_ARCHITECTURES = {"table6-detector": _Architecture(module=Table6Detector, config=Table6Config)}
-
-
 def save_checkpoint(module: nn.Module, path: Path) -> None:
     """Write a network of the zoo, in training form, to ``path``. Same weights, same bytes.
 
     Raises: ModelError if it is no network of the zoo; ConfigError if the file cannot be written.
     """
-    name = next((n for n, a in _ARCHITECTURES.items() if type(module) is a.module), None)
-    if name is None:
+    entry = entry_of(module)
+    if entry is None:
         raise ModelError(
             f"a {type(module).__name__} has no checkpoint format",
-            hint=f"save one of {', '.join(_ARCHITECTURES)}, or export it to ONNX",
+            hint=f"save one of {', '.join(ARCHITECTURES)}, or export it to ONNX",
         )
     # Plain layout and one storage each: neither channels_last nor sharing may change the bytes.
     state = {
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, value in module.state_dict().items()
     }
-    config = asdict(cast(Table6Config, module.config))
+    fields_now = asdict(getattr(module, "config"))  # noqa: B009 - every network of the zoo has one
+    config = dict(sorted(fields_now.items()))  # the order in a class may change, the bytes not
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "architecture": name,
+        "architecture": entry.name,
         "config": config,
-        "sha256": _digest(name, config, state),
+        "sha256": _digest(entry.name, config, state),
         "state_dict": state,
     }
     buffer = io.BytesIO()  # not the path: torch would write the file's name into the archive
@@ -80,27 +70,32 @@ def load_checkpoint(path: Path) -> nn.Module:
     content = _read(path)
     _check_fields(content, path)
     name = content["architecture"]
-    architecture = _ARCHITECTURES.get(name) if isinstance(name, str) else None
-    if architecture is None:
+    entry = ARCHITECTURES.get(name) if isinstance(name, str) else None
+    if entry is None:
         raise ModelError(
             f"{path}: architecture {name!r} is unknown to this version",
-            hint=f"update edgekit; it knows {', '.join(_ARCHITECTURES)}",
+            hint=f"update edgekit; it knows {', '.join(ARCHITECTURES)}",
         )
-    config = _config(content["config"], architecture, path)
-    module = architecture.module(**config)
+    config = _config(content["config"], entry, path)
+    module = entry.module_type(**config)
     _take_state(module, content["state_dict"], path)
-    if content["sha256"] != _digest(str(name), config, module.state_dict()):
+    if content["sha256"] != _digest(entry.name, content["config"], module.state_dict()):
         raise ModelError(f"{path}: sha256 does not match config and state_dict", hint=_AGAIN)
     return module.eval()
 
 
-def _config(value: object, architecture: _Architecture, path: Path) -> dict[str, Any]:
-    """The keyword arguments of the network. Raises: ModelError if one is missing or unknown."""
-    known = {field.name for field in fields(architecture.config)}
-    if not isinstance(value, dict) or value.keys() != known:
+def _config(value: object, entry: Architecture, path: Path) -> dict[str, Any]:
+    """The keyword arguments of the network.
+
+    A field that the file does not have, because it is older than the field, takes its default.
+    Raises: ModelError if one is unknown or of another type.
+    """
+    known = {field.name for field in fields(entry.config_type)}
+    needed = {field.name for field in fields(entry.config_type) if field.default is MISSING}
+    if not isinstance(value, dict) or not needed <= value.keys() <= known:
         raise ModelError(f"{path}: config does not have the fields {sorted(known)}", hint=_AGAIN)
     try:
-        return asdict(msgspec.convert(value, architecture.config))
+        return asdict(msgspec.convert(value, entry.config_type))
     except (msgspec.ValidationError, EdgeKitError) as error:
         cause = error.__cause__ if isinstance(error.__cause__, EdgeKitError) else error
         reason = cause.what if isinstance(cause, EdgeKitError) else str(cause)

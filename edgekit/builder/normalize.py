@@ -45,18 +45,31 @@ def passes_for(inputs: tuple[TensorSpec, ...]) -> tuple[Pass, ...]:
         Pass(name="sort nodes", apply=_sort_nodes),
         Pass(name="constants to initializers", apply=_constants_to_initializers),
         Pass(name="resolve shapes", apply=lambda proto: _fold_integers(proto, inputs)),
-        Pass(name="remove what nothing reads", apply=_remove_dead),
+        Pass(name="remove what nothing reads", apply=remove_unread),
         Pass(name="strip and name", apply=_strip_and_name),
     )
 
 
 def normalize(proto: onnx.ModelProto, inputs: tuple[TensorSpec, ...]) -> onnx.ModelProto:
     """A normalised copy of ``proto``. Raises: ModelError if a step cannot be done."""
+    _refuse_training_mode(proto)
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     for step in passes_for(inputs):
         copy = step.apply(copy)
     return copy
+
+
+def _refuse_training_mode(proto: onnx.ModelProto) -> None:
+    """Raises: ModelError naming the first BatchNormalization that depends on the batch."""
+    for node in proto.graph.node:
+        modes = [one.i for one in node.attribute if one.name == "training_mode"]
+        if node.op_type == "BatchNormalization" and any(modes):
+            raise ModelError(
+                f"operator BatchNormalization ({node.name or node.output[0]}) is in training mode, "
+                "where it depends on the batch",
+                hint="export the model after model.eval()",
+            )
 
 
 def _inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -184,8 +197,8 @@ def _is_small_integer(value: Array) -> bool:
     return value.dtype.kind in "iub" and value.size <= _MAX_FOLDED_ELEMENTS
 
 
-def _remove_dead(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Nodes, outputs and initializers that no model output depends on."""
+def remove_unread(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop nodes, their outputs and initializers that no model output depends on; sort the rest."""
     needed = {value.name for value in proto.graph.output}
     kept: list[onnx.NodeProto] = []
     for node in reversed(proto.graph.node):

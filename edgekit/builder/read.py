@@ -38,7 +38,7 @@ def read_model(
     if path.suffix in {".pt", ".pth"}:
         from edgekit.builder.export import export_onnx_bytes
 
-        exported = export_onnx_bytes(path, input_shape)
+        exported = export_onnx_bytes(path, input_shape, fold=False)
         return _parsed(exported, path), hashlib.sha256(data).hexdigest()
     proto = _parsed(data, path)
     digest = hashlib.sha256(data)

@@ -3,6 +3,7 @@
 In: a LoadedModel.  Out: a Workload, all that the planner needs to know.  Pure.
 """
 
+from edgekit.builder.kernel_shapes import kernel_of
 from edgekit.builder.load import LoadedModel
 from edgekit.builder.op_costs import NodeShapes, work_of
 from edgekit.spec.tensors import TensorSpec
@@ -63,6 +64,7 @@ def _cost(loaded: LoadedModel, index: int, used: set[str], counted: set[str]) ->
             for name in fresh
             if _is_trained(loaded.constants[name], node.op_type)
         ),
+        kernel=kernel_of(shapes, set(constants)),
     )
 
 

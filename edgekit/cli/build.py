@@ -1,5 +1,6 @@
 """``edgekit build``: a model becomes a bundle, one verified shard per device."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import click
 
 from edgekit.builder.build import BuildResult, build_bundle
 from edgekit.builder.load import LoadedModel
-from edgekit.cli.options import fleet_from, parse_inputs
+from edgekit.cli.options import fleet_from, fusion_rules, parse_inputs
 from edgekit.cli.render import byte_progress, print_json, say, show_facts, show_table, warn
 from edgekit.errors import ConfigError
 from edgekit.spec.card import ModelCard
@@ -27,6 +28,19 @@ from edgekit.vision.cards import resolve_card
     multiple=True,
     help="auto (default), none, or TENSOR[,TENSOR]; one --cut per border between devices.",
 )
+@click.option(
+    "--strategy",
+    "strategies",
+    multiple=True,
+    help="[DEVICE=]S3, S3+Ss, S3+S1 or S3+Ss+S1: the branches of re-parameterizable blocks that "
+    "stay live (default S3, or what the fleet file says); none: leave the model as it came.",
+)
+@click.option(
+    "--at",
+    "exceptions",
+    multiple=True,
+    help="[DEVICE:]BLOCKS=STRATEGY for some blocks, such as 0-5=S3+Ss; the last match wins.",
+)
 @click.option("--input", "inputs", multiple=True, help="NAME=1x3x416x416 for open dimensions.")
 @click.option("--decoder", help="Card for a bare model: yolox, nanodet, …; none: build without.")
 @click.option("--force", is_flag=True, help="Replace an older bundle at --out.")
@@ -37,6 +51,8 @@ def command(
     devices: str | None,
     out: Path,
     cuts: tuple[str, ...],
+    strategies: tuple[str, ...],
+    exceptions: tuple[str, ...],
     inputs: tuple[str, ...],
     decoder: str | None,
     force: bool,
@@ -48,6 +64,8 @@ def command(
             "build needs to know the devices, once",
             hint="give --fleet fleet.toml, or --devices 2 for two equal local ones",
         )
+    devices_of = fleet_from(fleet, devices or "")
+    fusion = fusion_rules(strategies, exceptions, devices_of)
     found: list[str] = []
 
     def card_for(loaded: LoadedModel) -> ModelCard | None:
@@ -63,9 +81,10 @@ def command(
     with byte_progress(enabled=not as_json) as progress:
         result = build_bundle(
             model,
-            fleet=fleet_from(fleet, devices or ""),
+            fleet=devices_of,
             out=out,
             rule=cuts or "auto",
+            fusion=fusion,
             card=card_for,
             input_shapes=parse_inputs(inputs),
             force=force,
@@ -94,6 +113,7 @@ def _as_json(result: BuildResult, card: str) -> dict[str, Any]:
             for cut in plan.cuts
         ],
         "placements": list(plan.placements),
+        "folded": result.folded,
         "verified": {
             "outputs_compared": compared,
             "bit_equal": equal,
@@ -113,12 +133,25 @@ def _show(result: BuildResult, card: str) -> None:
         {
             "bundle": f"{bundle.folder} (deployment {bundle.deployment_id})",
             "card": card,
+            "folded": _folded(result),
             "verified": f"{equal} of {compared} outputs bit-equal at level extended; "
             f"largest relative error {report.worst('extended'):.1e} there, "
             f"{report.worst('all'):.1e} at level all (limit 1e-5)",
         }
     )
     show_table("shards", ("device", "shard", "work", "share", "weights", "sends on"), _rows(result))
+
+
+def _folded(result: BuildResult) -> str:
+    """What became of the blocks, in one line."""
+    if result.folded is None:
+        return "nothing (see edgekit inspect for the blocks of a model)"
+    counts = Counter(str(block.strategy) for block in result.folded.blocks)
+    return (
+        f"{len(result.folded.blocks)} blocks ("
+        + ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+        + f"), {result.folded.ops_before} operators became {result.folded.ops_after}"
+    )
 
 
 def _rows(result: BuildResult) -> list[tuple[str, ...]]:

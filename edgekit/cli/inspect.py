@@ -1,4 +1,4 @@
-"""``edgekit inspect``: what is in a model, and where it may be cut."""
+"""``edgekit inspect``: what is in a model, what of it folds, and where it may be cut."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,11 +6,15 @@ from typing import Any
 
 import click
 
+from edgekit.builder.fold.onnx_cost import ModelCosts, cost_strategies
+from edgekit.builder.fold.onnx_find import Findings, find_blocks
+from edgekit.builder.fuse import folded_whole
 from edgekit.builder.load import LoadedModel, load_model
 from edgekit.builder.workload import workload_of
+from edgekit.cli.block_tables import blocks_as_json, show_blocks
 from edgekit.cli.options import parse_inputs
 from edgekit.cli.render import byte_progress, print_json, say, show_facts, show_table, warn
-from edgekit.errors import ConfigError
+from edgekit.errors import ConfigError, ModelError
 from edgekit.planner.cuts import CutSet, legal_cuts
 from edgekit.planner.dag import Dag
 from edgekit.planner.kernel_groups import inner_names
@@ -43,26 +47,48 @@ _SHOWN = 40
 def command(
     model: Path, inputs: tuple[str, ...], which: str, max_tensors: int, as_json: bool
 ) -> None:
-    """Show operators, parameters, work, traffic and every legal cut of MODEL (.onnx or .pt)."""
+    """Show operators, parameters, work, traffic, blocks and legal cuts of MODEL (.onnx or .pt)."""
     _check_which(which)
     with byte_progress(enabled=not as_json) as progress:
         progress("load", 0, 0)
         loaded = load_model(model, input_shapes=parse_inputs(inputs))
         workload = workload_of(loaded)
+        progress("find blocks", 0, 0)
+        findings = find_blocks(loaded)
+        costs = _costs(loaded, findings)
         progress("find legal cuts", 0, 0)
-        found = legal_cuts(workload, max_tensors=max_tensors)
+        # As a build would cut it: blocks are folded, and a cut inside one would prevent that.
+        whole = workload if costs is None else workload_of(folded_whole(loaded, findings))
+        found = legal_cuts(whole, max_tensors=max_tensors)
     if as_json:
         for note in loaded.notes:
             warn(note)
-        print_json(inspection(loaded, workload, found))
+        print_json(inspection(loaded, workload, found, whole) | blocks_as_json(findings, costs))
         return
     _show_model(loaded, workload)
     _show_operators(workload)
-    _show_cuts(workload, found, which)
+    show_blocks(findings, costs)
+    if whole is not workload:
+        say("")
+        say("cuts are those of the model with its blocks folded; they hold under every strategy")
+    _show_cuts(whole, found, which)
 
 
-def inspection(loaded: LoadedModel, workload: Workload, found: CutSet) -> dict[str, Any]:
-    """Everything that ``inspect --json`` prints."""
+def _costs(loaded: LoadedModel, findings: Findings) -> ModelCosts | None:
+    """What the strategies cost; none, with a warning, where numbers define no function."""
+    if not findings.blocks:
+        return None
+    try:
+        return cost_strategies(loaded, findings)
+    except ModelError as error:
+        warn(f"the costs of the strategies are not known: {error}")
+        return None
+
+
+def inspection(
+    loaded: LoadedModel, workload: Workload, found: CutSet, whole: Workload
+) -> dict[str, Any]:
+    """What ``inspect --json`` prints of operators, and the cuts ``found`` in ``whole``."""
     return {
         "model": loaded.name,
         "sha256": loaded.source_sha256,
@@ -76,7 +102,7 @@ def inspection(loaded: LoadedModel, workload: Workload, found: CutSet) -> dict[s
         "traffic_bytes": workload.traffic_bytes,
         "intensity_flop_per_byte": workload.intensity_flop_per_byte,
         "operators": list(workload.ops),
-        "cuts": [_cut(cut, workload) for cut in found.cuts],
+        "cuts": [_cut(cut, whole) for cut in found.cuts],
         "cuts_complete_to_tensors": found.complete_to,
         "cuts_max_tensors": found.max_tensors,
         "notes": list(loaded.notes),

@@ -5,6 +5,7 @@ from pathlib import Path
 from edgekit.errors import ConfigError
 from edgekit.spec.base import load
 from edgekit.spec.fleet import Device, Fleet, local_fleet
+from edgekit.spec.fusion import FusionRule, parse_strategy
 from edgekit.units import parse_shape
 
 
@@ -28,6 +29,52 @@ def fleet_from(path: Path | None, devices: str) -> Fleet:
     if devices.isdigit():
         return local_fleet(int(devices))
     return Fleet(name="local", device=tuple(_device(part) for part in devices.split(",")))
+
+
+def fusion_rules(
+    strategies: tuple[str, ...], exceptions: tuple[str, ...], fleet: Fleet
+) -> tuple[FusionRule, ...] | None:
+    """``--strategy`` and ``--at`` options as rules, weakest first; None for ``--strategy none``.
+
+    Raises: ConfigError naming the option that cannot be read.
+    """
+    if "none" in strategies:
+        if len(strategies) > 1 or exceptions:
+            raise ConfigError(
+                "--strategy none leaves no block to choose for",
+                hint="leave out the other --strategy and --at options",
+            )
+        return None
+    rules = []
+    for text in strategies:
+        device, equals, name = text.rpartition("=")
+        rules.append(
+            FusionRule(
+                strategy=parse_strategy(name), device=_known(device, fleet) if equals else "*"
+            )
+        )
+    for text in exceptions:
+        where, equals, name = text.rpartition("=")
+        device, colon, blocks = where.partition(":")
+        if not colon or device not in _names(fleet):  # a block's name may hold a colon
+            device, blocks = "*", where
+        if not equals or not blocks:
+            raise ConfigError(f"--at {text!r} names no blocks", hint="write it like --at 0-5=S3+Ss")
+        rules.append(FusionRule(strategy=parse_strategy(name), blocks=blocks, device=device))
+    return tuple(rules)
+
+
+def _names(fleet: Fleet) -> list[str]:
+    return [device.name for device in fleet.device]
+
+
+def _known(device: str, fleet: Fleet) -> str:
+    if device not in _names(fleet):
+        raise ConfigError(
+            f"--strategy names the device {device!r}, which the fleet does not have",
+            hint=f"use one of {', '.join(_names(fleet))}",
+        )
+    return device
 
 
 def _device(text: str) -> Device:

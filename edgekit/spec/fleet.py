@@ -1,7 +1,10 @@
 """The devices and links that a model is built for (fleet.toml)."""
 
+import msgspec
+
 from edgekit.errors import ConfigError
 from edgekit.spec.base import Spec
+from edgekit.spec.fusion import FusionRule, parse_strategy
 from edgekit.units import parse_bandwidth, parse_duration
 
 
@@ -11,6 +14,10 @@ class Device(Spec, frozen=True, kw_only=True):
     name: str
     relative_speed: float = 1.0
     """Compute speed relative to the other devices here, until a measured profile says more."""
+    fusion: str = ""
+    """Fusion strategy of the shard that runs here, such as "S3+Ss"; S3 (all folded) if empty."""
+    fusion_at: dict[str, str] = msgspec.field(default_factory=dict)
+    """Exceptions: strategies by blocks, such as {"0-5" = "S3"}; the last that matches wins."""
 
     def __post_init__(self) -> None:
         if not self.name or any(char in self.name for char in "/+# "):
@@ -23,6 +30,19 @@ class Device(Spec, frozen=True, kw_only=True):
                 f"device {self.name!r}: relative_speed must be positive, got {self.relative_speed}",
                 hint="write 1.0 for the slowest device and 4.0 for one four times as fast",
             )
+        try:
+            _ = self.fusion_rules
+        except ConfigError as error:
+            raise ConfigError(f"device {self.name!r}: {error.what}", hint=error.hint) from None
+
+    @property
+    def fusion_rules(self) -> tuple[FusionRule, ...]:
+        """``fusion`` and ``fusion_at`` as rules, weakest first."""
+        whole = {"*": self.fusion} if self.fusion else {}
+        return tuple(
+            FusionRule(strategy=parse_strategy(text), blocks=blocks, device=self.name)
+            for blocks, text in (whole | self.fusion_at).items()
+        )
 
 
 class Link(Spec, frozen=True, kw_only=True, rename={"source": "from", "target": "to"}):

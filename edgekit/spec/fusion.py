@@ -75,7 +75,7 @@ def parse_strategy(text: str) -> FusionStrategy:
 
 
 class FusionRule(Spec, frozen=True, kw_only=True):
-    """One strategy for some blocks.
+    """One strategy for some blocks, on one device or (``*``) on every one.
 
     ``blocks`` is a comma-separated list of numbers (``3``), ranges (``0-5``, both ends included)
     and names, in which ``*`` stands for anything.
@@ -83,6 +83,7 @@ class FusionRule(Spec, frozen=True, kw_only=True):
 
     strategy: FusionStrategy
     blocks: str = "*"
+    device: str = "*"
 
 
 def choose_strategies(
@@ -105,6 +106,11 @@ def choose_strategies(
                 )
             chosen.update(dict.fromkeys(matched, rule.strategy))
     return chosen
+
+
+def rules_on(device: str, rules: Sequence[FusionRule]) -> tuple[FusionRule, ...]:
+    """Those of ``rules`` that hold on this device."""
+    return tuple(rule for rule in rules if rule.device in ("*", device))
 
 
 def _matching(part: str, names: Sequence[str]) -> list[str]:

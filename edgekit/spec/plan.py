@@ -30,6 +30,13 @@ class Cut(Spec, frozen=True, kw_only=True):
         return ",".join(self.names)
 
 
+class BlockFusion(Spec, frozen=True, kw_only=True):
+    """What became of one block, in the words of spec.fusion."""
+
+    block: str
+    strategy: str
+
+
 class Placement(Spec, frozen=True, kw_only=True):
     """One shard on one device."""
 
@@ -40,6 +47,8 @@ class Placement(Spec, frozen=True, kw_only=True):
     outputs: tuple[TensorSpec, ...]
     work_flop: int
     weight_bytes: int
+    fusion: tuple[BlockFusion, ...] = ()
+    """The re-parameterizable blocks of this shard, in model order."""
 
 
 class Plan(Spec, frozen=True, kw_only=True):

@@ -9,6 +9,22 @@ from edgekit.spec.base import Spec
 from edgekit.spec.tensors import TensorSpec
 
 
+class KernelShape(Spec, frozen=True, kw_only=True):
+    """What the time of an operator depends on besides work and traffic.
+
+    ``key`` is operator and attributes without sizes, such as "Conv 3x3 s2 d1 dense"; ``sizes`` are
+    the numbers that vary under that key, in the order that ``builder.kernel_shapes`` fixes.
+    """
+
+    key: str
+    sizes: tuple[int, ...]
+
+    @property
+    def op_type(self) -> str:
+        """The first word of the key."""
+        return self.key.split(" ", 1)[0]
+
+
 class OpCost(Spec, frozen=True, kw_only=True):
     """One operator: what it reads and writes, and what that costs.
 
@@ -26,6 +42,8 @@ class OpCost(Spec, frozen=True, kw_only=True):
     """Weights + inputs + outputs of this operator alone, before any fusion with its neighbours."""
     weight_bytes: int
     parameter_count: int
+    kernel: KernelShape | None = None
+    """None where the workload was made by hand: then only the roofline can price it."""
 
 
 class Workload(Spec, frozen=True, kw_only=True, dict=True):

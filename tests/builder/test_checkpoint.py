@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from edgekit.builder import checkpoint
 from edgekit.builder.checkpoint import load_checkpoint, save_checkpoint
+from edgekit.builder.zoo.registry import build
 from edgekit.builder.zoo.table6 import Table6Detector
 from edgekit.errors import ConfigError, ModelError
 
@@ -101,7 +103,8 @@ def test_a_flipped_bit_is_refused_or_harmless(saved: Path) -> None:
         ({"architecture": ["table6-detector"]}, "is unknown"),
         ({"config": None}, r"missing \['config'\]"),
         ({"more": 1}, r"unknown \['more'\]"),
-        ({"config": {"width": 1.0}}, "config does not have the fields"),
+        ({"config": {"wide": 1.0}}, "config does not have the fields"),
+        ({"config": [1]}, "config does not have the fields"),
         ({"state_dict": {}}, "differ in .* tensors"),
         ({"state_dict": [1]}, "state_dict is a list"),
         ({"sha256": "0" * 64}, "sha256 does not match"),
@@ -136,6 +139,27 @@ def test_a_changed_configuration_cannot_hide(saved: Path) -> None:
     config = torch.load(saved, weights_only=True)["config"]
     with pytest.raises(ModelError, match="sha256"):
         load_checkpoint(rewritten(saved, config={**config, "seed": 5}))
+
+
+def test_a_file_from_before_a_field_existed_is_still_read(saved: Path) -> None:
+    """The field takes its default; the digest is over the configuration that was written."""
+    content = torch.load(saved, weights_only=True)
+    config = {key: value for key, value in content["config"].items() if key != "input_shape"}
+    digest = checkpoint._digest(content["architecture"], config, content["state_dict"])
+    loaded = load_checkpoint(rewritten(saved, config=config, sha256=digest))
+    assert loaded.config == tiny().config
+
+
+@pytest.mark.parametrize("name", ["repvgg-a0", "rep-resnet-18", "mobileone-s0"])
+def test_every_network_of_the_zoo_can_be_saved(tmp_path: Path, name: str) -> None:
+    """By the name under which the zoo builds it."""
+    module = build(name, width=0.0625, class_count=3, seed=4, input_shape=(1, 1, 28, 28))
+    save_checkpoint(module, tmp_path / "a.pt")
+    loaded = load_checkpoint(tmp_path / "a.pt")
+    assert type(loaded) is type(module)
+    assert loaded.config == module.config
+    want, got = module.state_dict(), loaded.state_dict()
+    assert all(torch.equal(want[key], got[key]) for key in want)
 
 
 class Evil:

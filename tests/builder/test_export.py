@@ -16,10 +16,18 @@ from torch import nn
 from edgekit.builder import export
 from edgekit.builder.checkpoint import save_checkpoint
 from edgekit.builder.export import export_module, export_onnx_bytes
+from edgekit.builder.fold.torch_front import (
+    block_names,
+    fold_module,
+    in_float64,
+    relative_error,
+)
 from edgekit.builder.load import load_model
 from edgekit.builder.probe import run_proto
+from edgekit.builder.zoo.repvgg import RepVgg, RepVggA0
 from edgekit.builder.zoo.table6 import Table6Detector
 from edgekit.errors import ConfigError, ModelError
+from edgekit.spec.fusion import STRATEGIES
 
 SHAPE = (1, 3, 64, 96)
 
@@ -174,12 +182,86 @@ def test_an_input_shape_that_does_not_fit_is_refused(
         export_module(detector, shape)
 
 
-def test_a_module_that_is_no_detector_or_still_trains_is_refused() -> None:
-    """Each with what to do instead."""
-    with pytest.raises(ModelError, match="Linear has no detections"):
+def test_a_module_with_another_output_or_that_still_trains_is_refused() -> None:
+    """Each with what to do instead, before the exporter starts."""
+    with pytest.raises(ModelError, match=r"Conv2d gives a tensor \(1, 2, 64, 96\), neither"):
+        export_module(nn.Conv2d(3, 2, 1).eval(), SHAPE)
+    with pytest.raises(ModelError, match="Linear does not run on images 1x3x64x96"):
         export_module(nn.Linear(2, 2).eval(), SHAPE)
     with pytest.raises(ModelError, match=r"training mode.*eval"):
         export_module(Table6Detector(width=0.125, depth=0.2), SHAPE)
+    with pytest.raises(ModelError, match=r"1x3x64x96: it holds images \(B, 1, H, W\)"):
+        export_module(RepVggA0(input_shape=(1, 1, 28, 28), width=0.125).eval(), SHAPE)
+
+
+class Tiny(RepVgg):
+    """Not in the zoo, and exported all the same."""
+
+    stage_blocks = (2, 1, 1, 1)
+    stage_widths = (1, 1, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> nn.Module:
+    return settle(Tiny(width=0.125, class_count=5, small_input=True, input_shape=(1, 3, 32, 32)))
+
+
+@pytest.fixture(scope="module")
+def live_export(classifier: nn.Module) -> onnx.ModelProto:
+    return onnx.load_model_from_string(export_module(classifier, (1, 3, 32, 32), fold=False))
+
+
+def settle(network: nn.Module) -> nn.Module:
+    """In evaluation mode, with BatchNorm statistics of some images."""
+    generator = torch.Generator().manual_seed(0)
+    network.train()
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.rand((8, 3, 32, 32), generator=generator))
+    return network.eval()
+
+
+def logits_of(proto: onnx.ModelProto, images: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(
+        run_proto(proto, {"images": images.numpy()}, optimization="all")["logits"]
+    )
+
+
+def test_a_classifier_gives_logits(classifier: nn.Module, live_export: onnx.ModelProto) -> None:
+    """One input, one output, equal to torch on another image than the export's own."""
+    assert [value.name for value in live_export.graph.input] == ["images"]
+    assert [value.name for value in live_export.graph.output] == ["logits"]
+    images = torch.rand((1, 3, 32, 32), generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        want = in_float64(classifier)(images.double())
+    assert relative_error(want, logits_of(live_export, images)) <= 1e-5
+
+
+def test_with_live_branches_every_block_can_be_recognised(
+    classifier: nn.Module, live_export: onnx.ModelProto
+) -> None:
+    """Its sum is named after it, and so are its branches; a residual addition is no such sum."""
+    made = {name for node in live_export.graph.node for name in node.output}
+    sums = {name.removesuffix(".sum") for name in made if name.endswith(".sum")}
+    assert sums == set(block_names(classifier))
+    assert {"features.1.1.branches.dense.bn", "features.1.1.branches.pointwise.bn",
+            "features.1.1.branches.identity", "features.1.1.act"} <= made  # fmt: skip
+    kinds = [node.op_type for node in live_export.graph.node]
+    assert kinds.count("BatchNormalization") == 1  # that of the only identity
+
+
+def test_a_network_that_is_folded_in_part_is_exported_as_it_is(classifier: nn.Module) -> None:
+    """Each strategy has its own number of convolutions, and the same outputs."""
+    images = torch.rand((1, 3, 32, 32), generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        want = in_float64(classifier)(images.double())
+    counts = []
+    for strategy in STRATEGIES:
+        folded = fold_module(classifier, strategy=strategy)
+        proto = onnx.load_model_from_string(export_module(folded, (1, 3, 32, 32), fold=False))
+        assert relative_error(want, logits_of(proto, images)) <= 1e-5
+        counts.append(sum(node.op_type == "Conv" for node in proto.graph.node))
+    assert counts == [6, 7, 12, 13]
 
 
 def test_a_missing_or_damaged_checkpoint_is_refused(tmp_path: Path) -> None:

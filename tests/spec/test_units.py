@@ -11,6 +11,7 @@ from edgekit.units import (
     format_duration,
     parse_bandwidth,
     parse_duration,
+    parse_rate,
     parse_shape,
     parse_size,
 )
@@ -39,9 +40,13 @@ def test_durations_sizes_and_shapes_are_read() -> None:
     assert parse_size("512 MiB") == 512 * 2**20
     assert parse_size("4 GB") == 4_000_000_000
     assert parse_shape("1x3x416x416") == (1, 3, 416, 416)
+    assert parse_rate("472 Gflop/s") == 472e9
+    assert parse_rate("21 Top/s") == 21e12
 
 
-@pytest.mark.parametrize("text", ["", "fast", "100", "100 Mbit", "-1 Mbit/s", "1 Zbit/s", "1e"])
+@pytest.mark.parametrize(
+    "text", ["", "fast", "100", "100 Mbit", "-1 Mbit/s", "1 Zbit/s", "1e", "1e999 GB/s"]
+)
 def test_a_bandwidth_without_a_known_unit_is_refused_with_an_example(text: str) -> None:
     """A bare number would be read in the wrong unit by half of its readers."""
     with pytest.raises(ConfigError, match="100 Mbit/s"):
@@ -58,7 +63,7 @@ def test_a_bad_shape_is_refused_with_an_example(text: str) -> None:
 @given(st.text(max_size=20))
 def test_no_text_crashes_a_parser(text: str) -> None:
     """Only ConfigError may come out."""
-    for parse in (parse_bandwidth, parse_duration, parse_size, parse_shape):
+    for parse in (parse_bandwidth, parse_duration, parse_rate, parse_size, parse_shape):
         try:
             parse(text)
         except ConfigError as error:

@@ -23,6 +23,7 @@ Floats = NDArray[np.float64]
 class Kernel:
     """The numbers of one convolution. Shapes: weight (O, I / groups, kH, kW), bias (O,).
 
+    Numbers of any real type may be given; they are kept in float64.
     Raises: ModelError if the shapes do not fit the geometry, or a number is not finite.
     """
 
@@ -31,6 +32,7 @@ class Kernel:
     bias: Floats
 
     def __post_init__(self) -> None:
+        _keep_float64(self, "weight", "bias")
         shape, groups = self.weight.shape, self.geometry.groups
         fits = len(shape) == 4 and shape[2:] == self.geometry.kernel and shape[0] % groups == 0
         if not fits or self.bias.shape != shape[:1]:
@@ -51,6 +53,7 @@ class Kernel:
 class BatchNorm:
     """What a BatchNorm does in evaluation mode. Shapes: each array (C,).
 
+    Numbers of any real type may be given; they are kept in float64.
     Raises: ModelError if the shapes differ, or the statistics define no function.
     """
 
@@ -61,6 +64,7 @@ class BatchNorm:
     epsilon: float
 
     def __post_init__(self) -> None:
+        _keep_float64(self, "gamma", "beta", "mean", "variance")
         shapes = {value.shape for value in (self.gamma, self.beta, self.mean, self.variance)}
         if len(shapes) != 1 or self.gamma.ndim != 1:
             raise ModelError(
@@ -158,6 +162,12 @@ def add_branches(branches: Sequence[Kernel], geometry: ConvGeometry) -> Kernel:
         weight=reduce(np.add, (kernel.weight for kernel in wide)),
         bias=reduce(np.add, (kernel.bias for kernel in wide)),
     )
+
+
+def _keep_float64(numbers: "Kernel | BatchNorm", *names: str) -> None:
+    """A float32 array would carry its rounding through the whole fold."""
+    for name in names:
+        object.__setattr__(numbers, name, np.asarray(getattr(numbers, name), np.float64))
 
 
 def _refuse_nan(what: str, *values: Floats) -> None:

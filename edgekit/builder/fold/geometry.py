@@ -1,10 +1,12 @@
 """Where the taps of a convolution lie: the one value that all branches of a block are made from.
 
-In:  kernel, stride, padding, dilation, groups.  Out: weight shapes, output sizes, and at which
-taps of a larger kernel a smaller one sits.  Pure: no weights, no torch.
+In:  kernel, stride, padding, dilation, groups.  Out: weight shapes, output sizes, at which taps of
+a larger kernel a smaller one sits, and the kernel that covers several.  Pure: no weights, no torch.
 Padding is with zeros and the same on both sides of an axis; (rows, columns) order everywhere.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edgekit.errors import ModelError
@@ -75,6 +77,27 @@ class ConvGeometry:
         return self.stride == (1, 1) and self._margin == (0, 0)
 
     @property
+    def tap_count(self) -> int:
+        """Multiply-adds that each output takes per input channel of its group."""
+        return self.kernel[0] * self.kernel[1]
+
+    def output_size(self, size: Pair) -> Pair:
+        """Rows and columns of the output for an input of ``size``.
+
+        Raises: ModelError if the padded input is smaller than the kernel.
+        """
+        rows, columns = (
+            (size[axis] - 1 + self._margin[axis]) // self.stride[axis] + 1 for axis in (0, 1)
+        )
+        if min(rows, columns) < 1:
+            raise ModelError(
+                f"an input of {size} is smaller than a kernel {self.kernel} with padding "
+                f"{self.padding} and dilation {self.dilation}",
+                hint="give the model a larger input",
+            )
+        return rows, columns
+
+    @property
     def _has_centre(self) -> bool:
         return self.kernel[0] % 2 == 1 and self.kernel[1] % 2 == 1
 
@@ -104,20 +127,23 @@ class ConvGeometry:
         (P - p + d t) / D of the larger one (capitals: larger).
         Raises: ModelError if the outputs differ in size, or a tap falls outside or between.
         """
-        if (self.stride, self.groups) != (larger.stride, larger.groups):
+        self._refuse_other_grid(larger)
+        return self._axis_taps(larger, 0), self._axis_taps(larger, 1)
+
+    def _refuse_other_grid(self, other: "ConvGeometry") -> None:
+        if (self.stride, self.groups) != (other.stride, other.groups):
             raise ModelError(
                 f"stride {self.stride} and groups {self.groups} differ from stride "
-                f"{larger.stride} and groups {larger.groups}",
+                f"{other.stride} and groups {other.groups}",
                 hint="only branches of equal stride and groups fold into one kernel",
             )
-        if self._margin != larger._margin:
+        if self._margin != other._margin:
             raise ModelError(
                 f"a kernel {self.kernel} with padding {self.padding} and dilation {self.dilation} "
-                f"gives another output size than {larger.kernel}, {larger.padding}, "
-                f"{larger.dilation}",
+                f"gives another output size than {other.kernel}, {other.padding}, "
+                f"{other.dilation}",
                 hint="pad each branch so that their outputs have one size",
             )
-        return self._axis_taps(larger, 0), self._axis_taps(larger, 1)
 
     def _axis_taps(self, larger: "ConvGeometry", axis: int) -> tuple[int, ...]:
         shift = larger.padding[axis] - self.padding[axis]
@@ -132,3 +158,45 @@ class ConvGeometry:
                 )
             taps.append(position)
         return tuple(taps)
+
+
+def covering_geometry(geometries: Sequence[ConvGeometry]) -> ConvGeometry:
+    """The smallest kernel with a tap wherever one of ``geometries`` has one.
+
+    Branches of one output size are centred on the same point, so on each axis the widest one gives
+    the extent; the spacing is the greatest common divisor of all distances between taps. Branches
+    of one dilation keep it; 3x3 kernels dilated by 2 and by 3 need a dense 7x7.
+    Returns: a geometry into which each of ``geometries`` embeds. It costs its ``tap_count`` per
+    output, of which ``filled_tap_count(geometries)`` are not zero; kept apart, the branches cost
+    the sum of theirs.
+    Raises: ModelError if there is none, or strides, groups or output sizes differ.
+    """
+    if not geometries:
+        raise ModelError("a block without branches has no kernel", hint="check the model")
+    first = geometries[0]
+    for other in geometries[1:]:
+        other._refuse_other_grid(first)
+    rows, columns = (_covering_axis(geometries, axis) for axis in (0, 1))
+    return replace(
+        first,
+        kernel=(rows[0], columns[0]),
+        padding=(rows[1], columns[1]),
+        dilation=(rows[2], columns[2]),
+    )
+
+
+def filled_tap_count(geometries: Sequence[ConvGeometry]) -> int:
+    """Taps of the covering kernel that hold a weight; the others are zeros that cost time."""
+    cover = covering_geometry(geometries)
+    tap_sets = [geometry.taps_in(cover) for geometry in geometries]
+    return len({(row, column) for rows, columns in tap_sets for row in rows for column in columns})
+
+
+def _covering_axis(geometries: Sequence[ConvGeometry], axis: int) -> tuple[int, int, int]:
+    """Kernel, padding and dilation on one axis."""
+    padding = max(geometry.padding[axis] for geometry in geometries)
+    between = [padding - geometry.padding[axis] for geometry in geometries]
+    between += [one.dilation[axis] for one in geometries if one.kernel[axis] > 1]
+    dilation = math.gcd(*between) or 1
+    extent = 2 * padding - geometries[0]._margin[axis]
+    return extent // dilation + 1, padding, dilation

@@ -9,7 +9,6 @@ Source: arXiv 2411.00838, Table VI (backbone); Liu et al., "PANet", CVPR 2018 (n
 "YOLOX", 2021 (decoupled head).
 """
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
@@ -18,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.builder.fold.geometry import ConvGeometry
-from edgekit.builder.zoo.blocks import BranchedConv, ConvBlock, RepBlock, Sppf, bare_conv
-from edgekit.builder.zoo.cells import answers, cell_grid
+from edgekit.builder.zoo.blocks import ConvBlock, RepBlock, Sppf, bare_conv
+from edgekit.builder.zoo.classifier import draw_weights, scaled_channels
+from edgekit.builder.zoo.detector import BACKGROUND_LOGIT, Detector, DetectorConfig, Level
 from edgekit.errors import ModelError
 
 STAGE_CHANNELS = (32, 64, 128, 256)
@@ -28,14 +28,9 @@ STAGE_BLOCKS = (3, 6, 6, 3)
 STAGE_STRIDES = (4, 8, 16, 32)
 _LEVEL_CHOICES = {STAGE_STRIDES[a:b] for a in range(4) for b in range(a + 1, 5)}
 _STEM_CHANNELS = 16
-_CHANNEL_MULTIPLE = 8
-"""Runtimes block channels by 8 or 16; 4 channels take as long as 8."""
 _NECK_LEAST_CHANNELS = 16
-_PRIOR = 0.01
-"""Probability of each class before training: almost every cell is background."""
 _FIRST_DISTANCE = 2.0
 
-Level = tuple[Tensor, Tensor]
 _SAME, _POINT, _DOWN = (
     ConvGeometry.square(3),
     ConvGeometry.square(1),
@@ -44,33 +39,18 @@ _SAME, _POINT, _DOWN = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table6Config:
+class Table6Config(DetectorConfig):
     """Everything that decides the network's shape and its first weights."""
 
-    width: float = 0.25
-    depth: float = 1.0
-    class_count: int = 2
     strides: tuple[int, ...] = (4, 8, 16)
     """Levels that answer: neighbours out of 4, 8, 16, 32."""
     head_blocks: int = 1
-    seed: int = 0
-    input_shape: tuple[int, int, int, int] = (1, 3, 416, 640)
-    """What an export takes where no other shape is asked for."""
 
     def __post_init__(self) -> None:
-        if not (0 < self.width <= 4 and 0 < self.depth <= 4):
-            raise ModelError(
-                f"width and depth must lie in 0..4, got {self.width} and {self.depth}",
-                hint="use width 0.25 and depth 1.0",
-            )
-        if not (1 <= self.class_count <= 1000 and 1 <= self.head_blocks <= 8):
-            raise ModelError(
-                f"class_count {self.class_count} must be 1..1000, "
-                f"head_blocks {self.head_blocks} must be 1..8",
-                hint="use class_count 2 and head_blocks 1",
-            )
-        if not 0 <= self.seed < 2**63:
-            raise ModelError(f"seed must be 0 or more, got {self.seed}", hint="use 0")
+        # Not super(): slots make a second class of this name, of which self is no instance.
+        DetectorConfig.__post_init__(self)
+        if not 1 <= self.head_blocks <= 8:
+            raise ModelError(f"head_blocks {self.head_blocks} must be 1..8", hint="use 1")
         if self.strides not in _LEVEL_CHOICES:
             raise ModelError(
                 f"strides {self.strides} are not neighbours out of {STAGE_STRIDES}",
@@ -79,32 +59,28 @@ class Table6Config:
 
     def channels(self, stage: int) -> int:
         """Channels of a backbone stage after scaling."""
-        return _scaled(STAGE_CHANNELS[stage], self.width)
+        return scaled_channels(STAGE_CHANNELS[stage], self.width)
 
     def neck_channels(self, stage: int) -> int:
         """Channels of the neck and head at the stride of a stage."""
         return max(self.channels(stage), _NECK_LEAST_CHANNELS)
 
 
-def _scaled(channels: int, width: float) -> int:
-    return max(round(channels * width / _CHANNEL_MULTIPLE), 1) * _CHANNEL_MULTIPLE
-
-
 def _rep_blocks(channels: int, count: int) -> list[RepBlock]:
     return [RepBlock(_SAME, channels, channels) for _ in range(count)]
 
 
-class _Backbone(nn.Module):
-    """Rows 0 to 9 of Table VI."""
+class Table6Backbone(nn.Module):
+    """Rows 0 to 9 of Table VI; ``channels`` are those of its four features."""
 
-    def __init__(self, config: Table6Config) -> None:
+    def __init__(self, width: float, depth: float) -> None:
         super().__init__()
-        before = _scaled(_STEM_CHANNELS, config.width)
+        before = scaled_channels(_STEM_CHANNELS, width)
+        self.channels = tuple(scaled_channels(channels, width) for channels in STAGE_CHANNELS)
         self.stem = ConvBlock(_DOWN, 3, before)
         stages = []
-        for stage, blocks in enumerate(STAGE_BLOCKS):
-            channels = config.channels(stage)
-            count = max(round(blocks * config.depth), 1)
+        for channels, blocks in zip(self.channels, STAGE_BLOCKS, strict=True):
+            count = max(round(blocks * depth), 1)
             stages.append(
                 nn.Sequential(ConvBlock(_DOWN, before, channels), *_rep_blocks(channels, count))
             )
@@ -182,7 +158,7 @@ class _Head(nn.Module):
 
     def draw_last(self) -> None:
         """Start with boxes of a few cells and with background everywhere."""
-        for branch, bias in ((self.box, _FIRST_DISTANCE), (self.kind, _logit(_PRIOR))):
+        for branch, bias in ((self.box, _FIRST_DISTANCE), (self.kind, BACKGROUND_LOGIT)):
             last = cast(nn.Conv2d, branch[-1])
             nn.init.normal_(last.weight, std=0.01)
             nn.init.constant_(cast(Tensor, last.bias), bias)
@@ -192,8 +168,10 @@ class _Head(nn.Module):
         return self.box(x), self.kind(x)
 
 
-class Table6Detector(nn.Module):
+class Table6Detector(Detector):
     """A RepBlock detector; ``width`` and ``depth`` scale Table VI. One seed, one set of weights."""
+
+    config: Table6Config
 
     def __init__(
         self,
@@ -218,22 +196,12 @@ class Table6Detector(nn.Module):
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.backbone = _Backbone(self.config)
+            self.backbone = Table6Backbone(width, depth)
             self.neck = _Neck(self.config)
             self.heads = nn.ModuleList(_Head(c, self.config) for c in self.neck.channels)
-            self._draw_weights()
-
-    def _draw_weights(self) -> None:
-        """He initialisation; the branches of a block share its variance, so depth adds none."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-        for module in self.modules():
-            if isinstance(module, BranchedConv):
-                for norm in module.norms:
-                    nn.init.constant_(norm.weight, len(module.branches) ** -0.5)
-        for head in self.heads:
-            cast(_Head, head).draw_last()
+            draw_weights(self)
+            for head in self.heads:
+                cast(_Head, head).draw_last()
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -250,10 +218,6 @@ class Table6Detector(nn.Module):
         maps = self.neck(self.backbone(images))
         return [head(x) for head, x in zip(self.heads, maps, strict=True)]
 
-    def decoded(self, images: Tensor) -> Tensor:
-        """Ultralytics v8 layout (B, 4 + C, N): centre boxes in px, then class probabilities."""
-        return answers(self(images), cell_grid(self.strides, images.shape[-2], images.shape[-1]))
-
 
 def check_image_size(height_px: int, width_px: int) -> None:
     """Raises: ModelError unless both are positive multiples of the coarsest stride."""
@@ -264,7 +228,3 @@ def check_image_size(height_px: int, width_px: int) -> None:
             f"an image of {width_px}x{height_px} px does not fit: not multiples of {step}",
             hint=f"use {near[1]}x{near[0]}",
         )
-
-
-def _logit(probability: float) -> float:
-    return math.log(probability / (1 - probability))
