@@ -15,10 +15,13 @@ from edgekit import __version__
 from edgekit.errors import ConfigError, DeviceError, EdgeKitError
 
 _VERBS = {
-    "inspect": "What is in a model: operators, work, traffic, legal cuts.",
+    "inspect": "What is in a model: operators, work, traffic, blocks, legal cuts.",
+    "fold": "Fold the branches of a model into fewer convolutions, chosen block by block.",
     "build": "Turn a model into a bundle: one shard per device, verified.",
     "verify": "Prove again that the shards of a bundle equal the model.",
+    "profile": "Measure what this device can do; list and show device profiles.",
     "agent": "Run on a board: pull the shard, film, infer, forward, answer.",
+    "link": "Measure the link to another device: bandwidth each way, round trip, loss.",
     "deploy": "Publish a bundle and switch every device of its plan to it.",
     "enrol": "Make the certificates with which the devices of a fleet trust each other.",
     "dashboard": "Open the live page of a fleet.",
@@ -55,6 +58,7 @@ def _missing_library(error: ModuleNotFoundError) -> ConfigError:
         "onnx": "builder",
         "onnxscript": "builder",
         "pycocotools": "builder",
+        "matplotlib": "builder",
         "cryptography": "builder",
         "nicegui": "dashboard",
         "amqtt": "broker",

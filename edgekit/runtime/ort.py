@@ -27,6 +27,11 @@ _DTYPES = {
 }
 
 
+def runtime_name() -> str:
+    """What runs shards here, as device profiles name it: "onnxruntime 1.31.1"."""
+    return f"onnxruntime {ort.__version__}"
+
+
 class OrtSession:
     """A shard in ONNX Runtime, CPU provider.
 
