@@ -8,6 +8,7 @@ from hypothesis import given, settings
 
 from edgekit.builder.fold.geometry import ConvGeometry
 from edgekit.builder.fold.grouping import align_groups, regroup, ungrouped
+from edgekit.errors import ModelError
 from tests.kernels import (
     GROUPS,
     SEEDS,

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional
 
 from edgekit.builder.fold import low_rank
 from edgekit.builder.fold.algebra import Kernel
@@ -25,20 +24,19 @@ from edgekit.builder.fold.low_rank import (
 )
 from edgekit.builder.fold.merge import merge_pointwise_last
 from edgekit.errors import ConfigError, ModelError
+from tests.kernels import SEEDS, SMALL, convolve
 
 Way = Callable[[Kernel, Budget], Factors]
 WAYS: list[Way] = [factor_channels, factor_rows_and_columns, factor_tucker]
-small = st.integers(1, 3)
-seeds = st.integers(0, 2**32 - 1)
 
 
 @st.composite
 def geometries(draw: st.DrawFn) -> ConvGeometry:
     return ConvGeometry(
         kernel=(draw(st.sampled_from((1, 2, 3, 5, 7))), draw(st.sampled_from((1, 3, 4, 5)))),
-        stride=(draw(small), draw(small)),
+        stride=(draw(SMALL), draw(SMALL)),
         padding=(draw(st.integers(0, 3)), draw(st.integers(0, 3))),
-        dilation=(draw(small), draw(small)),
+        dilation=(draw(SMALL), draw(SMALL)),
     )
 
 
@@ -48,21 +46,13 @@ def random_kernel(geometry: ConvGeometry, seed: int, *, ins: int = 5, outs: int 
     return Kernel(geometry=geometry, weight=weight, bias=rng.normal(size=outs))
 
 
-def convolve(x: torch.Tensor, kernel: Kernel) -> torch.Tensor:
-    g = kernel.geometry
-    return functional.conv2d(
-        x, torch.from_numpy(kernel.weight.copy()), torch.from_numpy(kernel.bias.copy()),
-        stride=g.stride, padding=g.padding, dilation=g.dilation, groups=g.groups,
-    )  # fmt: skip
-
-
 def image(seed: int, channels: int = 5) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(size=(1, channels, 33, 31)))
 
 
 @pytest.mark.parametrize("way", WAYS)
 @settings(max_examples=40, deadline=None)
-@given(geometry=geometries(), seed=seeds)
+@given(geometry=geometries(), seed=SEEDS)
 def test_all_ranks_kept_change_nothing(way: Way, geometry: ConvGeometry, seed: int) -> None:
     """Over any size, stride, padding and dilation, at the border too."""
     kernel, x = random_kernel(geometry, seed), image(seed)
@@ -76,7 +66,7 @@ def test_all_ranks_kept_change_nothing(way: Way, geometry: ConvGeometry, seed: i
 
 @pytest.mark.parametrize("way", WAYS)
 @settings(max_examples=40, deadline=None)
-@given(geometry=geometries(), seed=seeds, energy=st.floats(0.01, 1))
+@given(geometry=geometries(), seed=SEEDS, energy=st.floats(0.01, 1))
 def test_the_energy_asked_for_is_kept(
     way: Way, geometry: ConvGeometry, seed: int, energy: float
 ) -> None:
@@ -194,7 +184,7 @@ def test_work_is_counted_where_it_is_done() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(geometry=geometries(), seed=seeds, energy=st.floats(0.3, 1))
+@given(geometry=geometries(), seed=SEEDS, energy=st.floats(0.3, 1))
 def test_the_cheapest_way_is_the_cheapest(geometry: ConvGeometry, seed: int, energy: float) -> None:
     """Of all that keep the energy."""
     kernel, size, budget = random_kernel(geometry, seed), (29, 31), Budget(energy=energy)
