@@ -1,0 +1,1 @@
+"""Training of classifiers: labelled images, a recipe, a loop that can be stopped, accuracy."""
