@@ -75,6 +75,10 @@ def _convolution(weight_index: int) -> Callable[[NodeShapes], KernelShape | None
         channels_in = shapes.shape(0)[1]
         is_depthwise = groups > 1 and groups == channels_in == out[1]
         kind = "dense" if groups == 1 else "depthwise" if is_depthwise else "grouped"
+        spec = shapes.inputs[weight_index]
+        if spec is not None and spec.dtype == "uint8":
+            # Products of two unsigned bytes take another path than those of signed weights.
+            kind += " u8"
         return KernelShape(
             key=f"{shapes.node.op_type} {_window(shapes, weight[2:])} {kind}",
             sizes=(channels_in, *out[1:], groups),
@@ -167,9 +171,11 @@ def _softmax(shapes: NodeShapes) -> KernelShape:
 def _binary(shapes: NodeShapes, constants: Set[str]) -> KernelShape:
     """How the operands meet decides the loop: same, scalar, channel or any other broadcast."""
     specs = [spec for spec in shapes.inputs if spec is not None]
-    if shapes.node.op_type in ("QLinearAdd", "QLinearMul"):
-        specs = [shapes.inputs[0] or specs[0], shapes.inputs[3] or specs[0]]
     out = shapes.outputs[0]
+    if shapes.node.op_type in ("QLinearAdd", "QLinearMul"):
+        # Scales and zero points are scalars between the operands, and always constant.
+        specs = [spec for spec in specs if spec.element_count > 1]
+        constants = frozenset()
     others = [spec for spec in specs if spec.shape != out.shape]
     kind = "broadcast"
     if not others:

@@ -157,6 +157,8 @@ class DeviceProfile(Spec, frozen=True, kw_only=True):
     copy_bandwidth: str = ""
     """Of tensors between buffers in this process: what (de)serialising costs."""
     kernel: tuple[KernelTime, ...] = ()
+    in_network: float = 1.0
+    """How many times longer kernels take inside a network than in the table."""
     fused: tuple[str, ...] = ()
     """Kernel groups that the runtime was seen to launch as one, such as "Conv+Relu"."""
     error: PredictionError | None = None
@@ -183,6 +185,7 @@ class DeviceProfile(Spec, frozen=True, kw_only=True):
                 _quantity(f"{where}: {field}", text, parse_bandwidth, 1e6, _FASTEST_BYTES_PER_S)
         for field in ("launch_overhead", "session_overhead"):
             _quantity(f"{where}: {field}", getattr(self, field), parse_duration, 0, 1.0)
+        _within(f"profile {self.name}: in_network", self.in_network, 0.1, 10.0)
         if not 1 <= self.threads <= 1024:
             raise ConfigError(f"{where}: threads is {self.threads}", hint="write 1 or more")
 
