@@ -152,10 +152,11 @@ def test_missing_and_empty_folders_are_told_apart(folder: Path, tmp_path: Path) 
         load_image_set(folder, cache)
 
 
-def test_a_cut_off_archive_is_refused(folder: Path, tmp_path: Path) -> None:
-    """Half a download must not become half a data set."""
+@pytest.mark.parametrize("lost_bytes", [1, 20, 40, 200])
+def test_a_cut_off_archive_is_refused(folder: Path, tmp_path: Path, lost_bytes: int) -> None:
+    """Half a download must not become half a data set, wherever it stopped."""
     archive = packed(folder, tmp_path / "images.tar.xz")
-    archive.write_bytes(archive.read_bytes()[:-40])
+    archive.write_bytes(archive.read_bytes()[:-lost_bytes])
     with pytest.raises(ConfigError, match="not a whole archive"):
         load_image_set(archive, tmp_path / "cache")
 

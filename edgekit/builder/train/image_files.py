@@ -112,7 +112,7 @@ def _from_folder(folder: Path) -> Iterator[ImageFile]:
 
 def _from_archive(path: Path) -> Iterator[ImageFile]:
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with tarfile.open(path, "r:*") as archive:
             for member in archive:
                 parts = PurePosixPath(member.name).parts
                 if len(parts) != 3 or parts[0] not in SPLITS or not member.isfile():
@@ -123,6 +123,9 @@ def _from_archive(path: Path) -> Iterator[ImageFile]:
                 assert opened is not None, "a regular file has content"
                 place = f"{path}: {member.name}"
                 yield ImageFile(split=parts[0], kind=parts[1], place=place, data=opened.read())
+            # To the very end: the compressed stream says there whether it is whole.
+            while archive.fileobj is not None and archive.fileobj.read(1 << 20):
+                pass
     except (tarfile.TarError, OSError, EOFError) as error:
         raise ConfigError(
             f"{path} is not a whole archive: {error}", hint="copy the archive again"
