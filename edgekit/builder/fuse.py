@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgekit.builder.fold.onnx_find import Findings, find_blocks
-from edgekit.builder.fold.onnx_fold import FoldReport, fold_found, fold_model, strategies_for
+from edgekit.builder.fold.onnx_fold import FoldReport, fold_chosen, fold_found, strategies_for
 from edgekit.builder.load import LoadedModel
 from edgekit.builder.workload import workload_of
 from edgekit.errors import PlanError
@@ -51,7 +51,7 @@ def fuse(
     """
     findings = find_blocks(loaded)
     if fusion is None or not findings.blocks:
-        _refuse_idle(findings, fusion or ())
+        choose_strategies(findings.names, fusion or ())  # refuses a rule for some blocks of none
         workload = workload_of(loaded)
         cuts = choose_cuts(workload, fleet, rule)
         nothing: tuple[Mapping[str, FusionStrategy], ...] = ({},) * (len(cuts) + 1)
@@ -62,12 +62,7 @@ def fuse(
     rules = [one for device in fleet.device for one in device.fusion_rules] + list(fusion)
     strategies = _by_shard(findings, workload, cuts, fleet, rules)
     chosen = {name: one for shard in strategies for name, one in shard.items()}
-    # By number: a name may hold what means something in a rule.
-    exact = [
-        FusionRule(strategy=chosen[name], blocks=str(index))
-        for index, name in enumerate(findings.names)
-    ]
-    model, report = fold_model(loaded, exact, conv_bn=False)
+    model, report = fold_chosen(loaded, findings, chosen, conv_bn=False)
     final = workload_of(model)
     return Fused(
         model=model,
@@ -103,11 +98,6 @@ def _by_shard(
             {block.name: wanted[block.name] for block in findings.blocks if block.output in made}
         )
     return tuple(shards)
-
-
-def _refuse_idle(findings: Findings, fusion: Sequence[FusionRule]) -> None:
-    """A rule for some blocks needs blocks; one for all of them does not."""
-    choose_strategies(findings.names, fusion)
 
 
 def _refuse_cuts_inside(

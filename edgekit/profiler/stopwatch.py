@@ -1,4 +1,4 @@
-"""The only stopwatch: how long a loaded shard takes, measured where it will run.
+"""How long a loaded shard takes, measured where it will run.
 
 In: a session and its inputs.  Out: a Timing with the median and the spread, in seconds.
 """

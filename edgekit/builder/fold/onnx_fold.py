@@ -87,6 +87,20 @@ def fold_model(
     """
     findings = find_blocks(loaded)
     strategies = strategies_for(findings, rules, default=default)
+    return fold_chosen(loaded, findings, strategies, conv_bn=conv_bn)
+
+
+def fold_chosen(
+    loaded: LoadedModel,
+    findings: Findings,
+    strategies: Mapping[str, FusionStrategy],
+    *,
+    conv_bn: bool,
+) -> tuple[LoadedModel, FoldReport]:
+    """As fold_model, with the blocks that were found and the strategy of each by name.
+
+    Returns and raises as fold_model.
+    """
     folding = fold_found(loaded, findings, strategies, conv_bn=conv_bn)
     view = view_of(loaded)
     errors = [_proved(view, block, rewrite) for block, rewrite in folding.blocks]

@@ -21,12 +21,8 @@ from edgekit.builder.fold.algebra import (
 )
 from edgekit.builder.fold.geometry import ConvGeometry, Pair
 from edgekit.builder.fold.grouping import regroup
-from edgekit.builder.fold.merge import (
-    average_pool_kernel,
-    merge_pointwise_first,
-    merge_pointwise_last,
-    merge_separable,
-)
+from edgekit.builder.fold.merge import average_pool_kernel
+from edgekit.builder.fold.sequence import merge_in_sequence
 from edgekit.builder.zoo.blocks import bare_conv, layers_of
 from edgekit.errors import ModelError
 
@@ -45,7 +41,7 @@ def branch_kernel(
     steps = _steps(branch, in_count, after)
     total = _kernel_of(steps[0], in_count) if steps else _depthwise_identity(in_count)
     for step in steps[1:]:
-        total = _in_sequence(total, _kernel_of(step, len(total.bias)))
+        total = merge_in_sequence(total, _kernel_of(step, len(total.bias)))
     if total.geometry.groups == geometry.groups:
         return total
     return regroup(total, geometry.groups)
@@ -163,27 +159,6 @@ def _kernel_of(step: Step, channel_count: int) -> Kernel:
         groups=channel_count,
     )
     return average_pool_kernel(channel_count, geometry, count_include_pad=step.count_include_pad)
-
-
-def _in_sequence(first: Kernel, second: Kernel) -> Kernel:
-    """Two layers in a row as one; a 1x1 that pads for the second hands its padding on to it."""
-    early, late = first.geometry, second.geometry
-    if late.kernel == (1, 1) and late.padding == (0, 0):
-        return merge_pointwise_last(first, second)
-    if early.kernel != (1, 1):
-        return merge_separable(first, second)
-    padding = early.padding
-    if padding == (0, 0):
-        return merge_pointwise_first(first, second)
-    if late.padding != (0, 0):
-        raise ModelError(
-            f"a 1x1 convolution with padding {padding} is followed by a kernel {late.kernel} with "
-            f"padding {late.padding}",
-            hint="let one of the two do the padding",
-        )
-    bare = replace(first, geometry=replace(early, padding=(0, 0)))
-    merged = merge_pointwise_first(bare, second)
-    return replace(merged, geometry=replace(merged.geometry, padding=padding))
 
 
 def _padding(conv: nn.Conv2d) -> Pair:

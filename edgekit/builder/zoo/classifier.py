@@ -6,6 +6,7 @@ caller has drawn before.
 Source: He et al., "Delving Deep into Rectifiers", ICCV 2015 (first weights).
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import cast
 
@@ -63,7 +64,7 @@ def scaled_channels(channels: float, width: float) -> int:
     return max(round(channels * width / _CHANNEL_MULTIPLE), 1) * _CHANNEL_MULTIPLE
 
 
-class Classifier(nn.Module):
+class Classifier(nn.Module, ABC):
     """Features, mean over the map, one linear layer. Families override ``make_features``."""
 
     def __init__(
@@ -89,9 +90,9 @@ class Classifier(nn.Module):
             self.head = nn.Linear(feature_count, class_count)
             draw_weights(self)
 
+    @abstractmethod
     def make_features(self, config: ClassifierConfig) -> tuple[nn.Module, int]:
         """The layers before the mean, and how many channels they give."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its features are")
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> logits (B, class_count)."""

@@ -6,6 +6,7 @@ A detector says which levels it has and what it finds there; ``cells`` makes box
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -45,15 +46,15 @@ class DetectorConfig:
             raise ModelError(f"seed must be 0 or more, got {self.seed}", hint="use 0")
 
 
-class Detector(nn.Module):
+class Detector(nn.Module, ABC):
     """A network whose ``forward`` answers with one Level for each of its ``strides``."""
 
     config: DetectorConfig
 
     @property
+    @abstractmethod
     def strides(self) -> tuple[int, ...]:
         """Strides of the levels of ``forward``, finest first."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its levels are")
 
     def decoded(self, images: Tensor) -> Tensor:
         """Ultralytics v8 layout (B, 4 + C, N): centre boxes in px, then class probabilities."""

@@ -5,6 +5,7 @@ no fold can cross. Bottlenecks have their stride in the 3x3, as in the common "v
 Source: He et al., "Deep Residual Learning", CVPR 2016, table 1; the branches: arXiv 2411.00838.
 """
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, cast
 
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ def _conv3(stride: int) -> ConvGeometry:
     return ConvGeometry.square(3, stride=stride)
 
 
-class _Residual(nn.Module):
+class _Residual(nn.Module, ABC):
     """``body(x) + shortcut(x)``, then ReLU; subclasses say what the body is."""
 
     growth: ClassVar[int]
@@ -37,9 +38,9 @@ class _Residual(nn.Module):
             self.shortcut = ConvBlock(down, in_count, out_count, relu=False)
         self.act = nn.ReLU()
 
+    @abstractmethod
     def make_body(self, in_count: int, channels: int, stride: int) -> nn.Sequential:
         """The convolutions, the last of which ends without an activation."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its body is")
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, I, H, W) -> (B, O, H', W')."""
