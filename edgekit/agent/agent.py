@@ -20,23 +20,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgekit import __version__
+from edgekit.agent.board_profile import BoardProfiler, objection_to_measuring
+from edgekit.agent.link_meter import LinkMeter, NoLinkMeter
 from edgekit.agent.pipeline import MakeLink, Pipeline
-from edgekit.agent.prepare import LoadSession, Prepared, files_for, load_onnx_session, prepare
-from edgekit.agent.puller import pull_file
+from edgekit.agent.prepare import (
+    LoadSession,
+    Prepared,
+    check_source,
+    files_for,
+    load_onnx_session,
+    prepare,
+)
+from edgekit.agent.puller import pull_announcement, pull_file
 from edgekit.agent.reports import Reporter
 from edgekit.agent.store import Current, Store
-from edgekit.errors import ConfigError, DeviceError, EdgeKitError, LinkError
+from edgekit.errors import DeviceError, EdgeKitError, LinkError
+from edgekit.runtime.ort import runtime_name
 from edgekit.spec.agent_config import AgentConfig
 from edgekit.spec.base import parse_json, to_json
 from edgekit.spec.messages import Announcement, Command, DeviceState, DeviceStatus
 from edgekit.spec.topics import Topics
 from edgekit.transport.mqtt_port import MqttPort
 from edgekit.transport.port import Activation, HopListener, Reply, answer_to
-from edgekit.vision.sources import open_source
 
 logger = logging.getLogger(__name__)
 
-_ANNOUNCEMENT_TIMEOUT_S = 10.0
 _RECONNECT_S = 2.0
 
 
@@ -67,13 +75,17 @@ class Agent:
         mqtt: MqttPort,
         make_link: MakeLink,
         load_session: LoadSession = load_onnx_session,
+        link_meter: LinkMeter | None = None,
+        processor: str = "",
     ) -> None:
         self._config, self._run_id, self._mqtt = config, run, mqtt
         self._make_link, self._load_session = make_link, load_session
         self._topics = Topics(fleet=config.fleet)
         self._store = Store(Path(config.store))
         self._listener: HopListener | None = None
-        self._hop_address = ""
+        self._hop_address = self._probe_address = ""
+        self._link_meter = link_meter or NoLinkMeter()
+        self._processor = processor
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._obeyed: deque[str] = deque(maxlen=64)
         self._cancel = threading.Event()
@@ -85,15 +97,25 @@ class Agent:
         self._state: DeviceState = "idle"
         self._problem = ""
         self._reporter = Reporter(config, run, self._publish_telemetry)
+        self._board = BoardProfiler(
+            config,
+            run=run,
+            folder=self._store.profile_folder,
+            mqtt=mqtt,
+            objection=self._objection_to_measuring,
+            on_change=lambda: self._inbox.put(self._publish_status),
+        )
 
     # ---- life -------------------------------------------------------------------------------
 
-    def run(self, listener: HopListener, *, hop_address: str) -> None:
-        """Serve until ``stop`` is called. ``hop_address`` is where neighbours reach the listener.
+    def run(self, listener: HopListener, *, hop_address: str, probe_address: str = "") -> None:
+        """Serve until ``stop`` is called. ``hop_address`` is where neighbours reach the listener,
+        ``probe_address`` where they may probe the link; empty if they may not.
 
         Raises: LinkError if the broker cannot be reached and there is nothing to serve without it.
         """
         self._listener, self._hop_address = listener, hop_address
+        self._probe_address = probe_address
         current = self._store.current()
         # Before connecting: nobody may see us online and command us before we listen.
         self._mqtt.subscribe(self._topics.command(self._config.device), self._on_command)
@@ -108,7 +130,9 @@ class Agent:
             logger.warning("no broker, serving the last deployment all the same: %s", error)
             threading.Thread(target=self._keep_connecting, name="broker", daemon=True).start()
         self._publish_status()
-        self._reporter.start(lambda: (self._state, self._problem, self._pipeline))
+        self._reporter.start(
+            lambda: (self._state, self._problem, self._pipeline), link=self._link_meter.latest
+        )
         if current is not None:
             self._guarded(lambda: self._resume(current))
         while (task := self._inbox.get()) is not None:
@@ -145,6 +169,8 @@ class Agent:
         reply(answer_to(activation, dropped="not_serving"))
 
     def _shut_down(self) -> None:
+        self._board.close()
+        self._link_meter.unwatch()
         if self._pipeline is not None:
             self._pipeline.stop()
         self._reporter.close()
@@ -168,6 +194,9 @@ class Agent:
     def _on_command(self, topic: str, payload: bytes) -> None:
         """On the MQTT thread: hand over, so that the network never waits for a session."""
         command = parse_json(payload, Command, origin=topic)
+        if command.verb in ("profile", "cancel"):  # beside what the inbox is at; asked repeatedly
+            self._board.obey(command)
+            return
         if command.id in self._obeyed:
             return
         self._obeyed.append(command.id)
@@ -193,9 +222,10 @@ class Agent:
     def _prepare(self, deployment: str) -> None:
         """Pull what is missing, load, warm up, self-test; then say "ready"."""
         self._cancel.clear()
+        self._board.give_way(f"deployment {deployment} came")
         self._prepared = None
         self._set_state("preparing")
-        announcement = self._announcement(deployment)
+        announcement = pull_announcement(deployment, mqtt=self._mqtt, topics=self._topics)
         wanted = files_for(announcement, self._config.device)
         self._reporter.begin_download(sum(entry.size_bytes for entry in wanted))
         for entry in wanted:
@@ -221,41 +251,8 @@ class Agent:
             cancelled=self._cancel,
         )
         if prepared.index == 0:
-            self._check_source()
+            check_source(self._config, is_in_use=self._pipeline is not None)
         return prepared
-
-    def _check_source(self) -> None:
-        """Before anybody switches: is there something to film? Raises: ConfigError, DeviceError."""
-        source = self._config.source
-        if source is None:
-            raise ConfigError(
-                f"{self._config.device} runs the first shard but has no source",
-                hint='add [source] with uri = "0" (or a file, rtsp:// or scene:yard) to agent.toml',
-            )
-        if self._pipeline is None:  # else the camera is in use, by us
-            open_source(source.uri).close()
-
-    def _announcement(self, deployment: str) -> Announcement:
-        """The retained announcement from the broker. Raises: LinkError if there is none."""
-        arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        topic = self._topics.deployment(deployment)
-        self._mqtt.subscribe(topic, lambda _topic, payload: arrived.put(payload))
-        try:
-            payload = arrived.get(timeout=_ANNOUNCEMENT_TIMEOUT_S)
-        except queue.Empty:
-            raise LinkError(
-                f"the broker has no deployment {deployment}", hint="publish it: `edgekit deploy`"
-            ) from None
-        finally:
-            self._mqtt.unsubscribe(topic)
-        announcement = parse_json(payload, Announcement, origin=topic)
-        if announcement.manifest.deployment_id != deployment:
-            raise LinkError(
-                f"the announcement under {deployment} is about "
-                f"{announcement.manifest.deployment_id}",
-                hint="publish the bundle again",
-            )
-        return announcement
 
     def _commit(self, deployment: str, epoch: int) -> None:
         """Switch to what was prepared."""
@@ -312,6 +309,7 @@ class Agent:
             self._mqtt.subscribe(self._peer_topic, self._on_peer)
 
     def _stop_serving(self) -> None:
+        self._link_meter.unwatch()
         if self._listener is not None:
             self._listener.serve(None)
         if self._peer_topic:
@@ -328,6 +326,8 @@ class Agent:
         if pipeline is None or not status.hop_address:
             return
         pipeline.set_peer(status.hop_address)
+        if status.probe_address:
+            self._inbox.put(lambda: self._watch_link(pipeline, status))
         self._inbox.put(lambda: self._remember_peer(status.hop_address))
 
     def _remember_peer(self, address: str) -> None:
@@ -337,10 +337,23 @@ class Agent:
                 Current(deployment=current.deployment, epoch=current.epoch, peer_address=address)
             )
 
+    def _watch_link(self, pipeline: Pipeline, status: DeviceStatus) -> None:
+        if pipeline is not self._pipeline:  # another one has taken over meanwhile
+            return
+        host, _, port = status.probe_address.rpartition(":")
+        self._link_meter.watch(
+            status.device, host, int(port), carried_bytes=lambda: pipeline.sent_bytes
+        )
+
     def _on_watch(self) -> None:
         pipeline = self._pipeline
         if pipeline is not None:
             pipeline.watched()
+
+    def _objection_to_measuring(self) -> str:
+        pipeline = self._pipeline
+        serving = pipeline.prepared.deployment if pipeline is not None else ""
+        return objection_to_measuring(self._config, state=self._state, serving=serving)
 
     # ---- saying so --------------------------------------------------------------------------
 
@@ -360,10 +373,15 @@ class Agent:
             state=self._state,
             run=self._run_id,
             agent_version=__version__,
+            runtime=runtime_name(),
+            processor=self._processor,
             hop_address=self._hop_address if self._state != "offline" else "",
+            probe_address=self._probe_address if self._state != "offline" else "",
             deployment=deployment,
             epoch=pipeline.epoch if pipeline is not None else 0,
             command=self._command_id,
+            profiling=self._board.request,
+            profile_sha256=self._board.sha256,
             problem=self._problem,
         )
         topic = self._topics.status(self._config.device)

@@ -8,23 +8,31 @@ import os
 import signal
 import socket
 import ssl
+from collections.abc import Callable
 from types import FrameType
 
 import cv2
 
 from edgekit.agent.agent import Agent, new_run_id, offline_will
+from edgekit.agent.link_meter import LinkMeter
 from edgekit.errors import ConfigError
 from edgekit.spec.agent_config import AgentConfig, HopConfig
 from edgekit.transport.broker_url import parse_broker_url
 from edgekit.transport.hop import TcpHopLink, TcpHopListener
 from edgekit.transport.mqtt import MqttSession
+from edgekit.transport.probe_responder import ProbeResponder
 from edgekit.transport.tls import tls_contexts
 
 logger = logging.getLogger(__name__)
 
 
-def run_agent(config: AgentConfig) -> None:
-    """Serve until SIGTERM or SIGINT.
+MakeLinkMeter = Callable[[AgentConfig, ssl.SSLContext | None], LinkMeter]
+
+
+def run_agent(
+    config: AgentConfig, *, make_link_meter: MakeLinkMeter | None = None, processor: str = ""
+) -> None:
+    """Serve until SIGTERM or SIGINT. ``processor`` is what the status calls this board's.
 
     Raises: ConfigError, DeviceError, LinkError if the agent cannot start.
     """
@@ -38,6 +46,9 @@ def run_agent(config: AgentConfig) -> None:
         on_connection=lambda connected, _state: agent.connection_changed(connected),
     )
     server_tls, client_tls = _tls(config.hop)
+    meter = None
+    if make_link_meter is not None and config.link.enabled:
+        meter = make_link_meter(config, client_tls)
     agent = Agent(
         config,
         run=run,
@@ -45,6 +56,8 @@ def run_agent(config: AgentConfig) -> None:
         make_link=lambda identity, on_answer, on_state: TcpHopLink(
             identity, on_answer=on_answer, on_state=on_state, tls=client_tls
         ),
+        link_meter=meter,
+        processor=processor,
     )
     listener = TcpHopListener(
         config.hop.host,
@@ -55,6 +68,8 @@ def run_agent(config: AgentConfig) -> None:
         device=config.device,
     )
 
+    responder = _responder(config, server_tls)
+
     def end(_signal: int, _frame: FrameType | None) -> None:
         agent.stop()
 
@@ -63,10 +78,31 @@ def run_agent(config: AgentConfig) -> None:
     host = config.hop.advertise or _own_address(config.broker)
     logger.info("agent %s listens on %s:%d", config.device, host, listener.address[1])
     try:
-        agent.run(listener, hop_address=f"{host}:{listener.address[1]}")
+        agent.run(
+            listener,
+            hop_address=f"{host}:{listener.address[1]}",
+            probe_address=f"{host}:{responder.address[1]}" if responder else "",
+        )
     finally:
+        if responder:
+            responder.close()
         listener.close()
         mqtt.close()
+
+
+def _responder(config: AgentConfig, tls: ssl.SSLContext | None) -> ProbeResponder | None:
+    """Beside the hop: on its address, and with its certificates no stranger is answered.
+
+    Raises: ConfigError if the port is taken.
+    """
+    if not config.link.enabled:
+        return None
+    try:
+        return ProbeResponder(config.hop.host, config.link.port, name=config.device, tls=tls)
+    except ConfigError as error:
+        raise ConfigError(
+            error.what, hint="set link.port in agent.toml to another one, or 0 for any"
+        ) from None
 
 
 def _pin(cpus: tuple[int, ...]) -> None:

@@ -26,6 +26,8 @@ class Outbox:
     ) -> None:
         self._link = link
         self._claim = claim
+        self.sent_bytes = 0
+        """Of tensors, since the beginning."""
         self._on_failure = on_failure
         self._queue: queue.Queue[Activation | None] = queue.Queue(maxsize=size)
         self._thread = threading.Thread(target=self._send_all, name="outbox", daemon=True)
@@ -48,3 +50,5 @@ class Outbox:
                 self._link.send(activation, timeout_s=_SEND_TIMEOUT_S)
             except LinkError as error:
                 self._on_failure(activation, error.what)
+            else:
+                self.sent_bytes += activation.nbytes

@@ -140,6 +140,11 @@ class Pipeline:
         return self._link.state if self._link is not None else ""
 
     @property
+    def sent_bytes(self) -> int:
+        """Bytes of tensors that went to the next device so far."""
+        return self._stage.sent_bytes
+
+    @property
     def last_hop(self) -> HopTime | None:
         """The latest transfer to the next device."""
         return self._last_hop

@@ -15,15 +15,16 @@ from edgekit.agent.shard import ShardRunner
 from edgekit.agent.store import Store
 from edgekit.bundle.bundle import CARD_PATH
 from edgekit.bundle.golden import Golden, golden_from_bytes, golden_path
-from edgekit.errors import DeviceError, TrustError
+from edgekit.errors import ConfigError, DeviceError, TrustError
 from edgekit.runtime.dilated import DilatedSession
 from edgekit.runtime.ort import OrtSession
 from edgekit.runtime.session import Session, random_inputs
-from edgekit.spec.agent_config import RuntimeConfig
+from edgekit.spec.agent_config import AgentConfig, RuntimeConfig
 from edgekit.spec.base import parse_toml
 from edgekit.spec.card import ModelCard
 from edgekit.spec.manifest import FileEntry
 from edgekit.spec.messages import Announcement
+from edgekit.vision.sources import open_source
 
 _WARM_UP_RUNS = 2
 _MAX_RELATIVE_ERROR = 1e-3
@@ -102,6 +103,21 @@ def prepare(
         vectors = store.verified_path(golden[0]).read_bytes()
         _self_test(session, golden_from_bytes(vectors, origin=golden[0].path), device)
     return Prepared(announcement=announcement, index=index, runner=runner, card=card)
+
+
+def check_source(config: AgentConfig, *, is_in_use: bool) -> None:
+    """Before anybody switches: is there something to film? One that is in use, by us, is not tried.
+
+    Raises: ConfigError, DeviceError.
+    """
+    source = config.source
+    if source is None:
+        raise ConfigError(
+            f"{config.device} runs the first shard but has no source",
+            hint='add [source] with uri = "0" (or a file, rtsp:// or scene:yard) to agent.toml',
+        )
+    if not is_in_use:
+        open_source(source.uri).close()
 
 
 def _self_test(session: Session, golden: Golden, device: str) -> None:

@@ -13,12 +13,15 @@ from collections.abc import Callable
 from edgekit.agent.store import Store
 from edgekit.bundle.blocks import PartialFile
 from edgekit.errors import LinkError
+from edgekit.spec.base import parse_json
 from edgekit.spec.manifest import FileEntry
+from edgekit.spec.messages import Announcement
 from edgekit.spec.topics import Topics, last_level
 from edgekit.transport.mqtt_port import MqttPort
 
 logger = logging.getLogger(__name__)
 
+_ANNOUNCEMENT_TIMEOUT_S = 10.0
 _WINDOW = 16
 _STALL_S = 5.0
 _MAX_STALLS = 3
@@ -57,6 +60,28 @@ def pull_file(
                     hint="check the broker, then publish the bundle again with `edgekit deploy`",
                 )
         part.finish()
+
+
+def pull_announcement(deployment: str, *, mqtt: MqttPort, topics: Topics) -> Announcement:
+    """The retained announcement of ``deployment``. Raises: LinkError if the broker has none."""
+    arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    topic = topics.deployment(deployment)
+    mqtt.subscribe(topic, lambda _topic, payload: arrived.put(payload))
+    try:
+        payload = arrived.get(timeout=_ANNOUNCEMENT_TIMEOUT_S)
+    except queue.Empty:
+        raise LinkError(
+            f"the broker has no deployment {deployment}", hint="publish it: `edgekit deploy`"
+        ) from None
+    finally:
+        mqtt.unsubscribe(topic)
+    announcement = parse_json(payload, Announcement, origin=topic)
+    if announcement.manifest.deployment_id != deployment:
+        raise LinkError(
+            f"the announcement under {deployment} is about {announcement.manifest.deployment_id}",
+            hint="publish the bundle again",
+        )
+    return announcement
 
 
 def _pull_window(

@@ -79,6 +79,11 @@ class RelayStage:
         """An activation arrived (called on the listener's thread)."""
         self._queue.put(_Work(activation, reply, release, time.perf_counter()))
 
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of tensors that went to the next device so far."""
+        return self._outbox.sent_bytes if self._outbox is not None else 0
+
     def hop_changed(self, connected: bool) -> None:
         """The link to the next device came or went."""
         if not connected:

@@ -16,7 +16,7 @@ from edgekit.agent.pipeline import Pipeline
 from edgekit.errors import LinkError
 from edgekit.spec.agent_config import AgentConfig
 from edgekit.spec.base import to_json
-from edgekit.spec.messages import DeviceState, Telemetry
+from edgekit.spec.messages import DeviceState, LinkTelemetry, Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +39,11 @@ class Reporter:
         self._stopping = False
         self._thread = threading.Thread(target=self._report_all, name="telemetry", daemon=True)
         self._look: Look = lambda: ("idle", "", None)
+        self._link: Callable[[], LinkTelemetry | None] = lambda: None
 
-    def start(self, look: Look) -> None:
-        """Begin to report what ``look`` sees."""
-        self._look = look
+    def start(self, look: Look, *, link: Callable[[], LinkTelemetry | None] = lambda: None) -> None:
+        """Begin to report what ``look`` sees, and what ``link`` knows of the way to the next."""
+        self._look, self._link = look, link
         self._thread.start()
 
     def poke(self) -> None:
@@ -99,6 +100,7 @@ class Reporter:
             download_done_bytes=self._download_done_bytes,
             download_total_bytes=self._download_total_bytes,
             rss_bytes=_rss_bytes(),
+            link=self._link(),
         )
         return base if pipeline is None else _with_pipeline(base, pipeline)
 

@@ -113,6 +113,11 @@ class SourceStage:
             self._outbox.close()
         self._ledger.drop_all("stopped")
 
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of tensors that went to the next device so far."""
+        return self._outbox.sent_bytes if self._outbox is not None else 0
+
     def hop_changed(self, connected: bool) -> None:
         """The link came or went (called on its thread)."""
         with self._changed:

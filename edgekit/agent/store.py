@@ -5,6 +5,7 @@
     store/blobs/<sha256>          whole, verified files (and .part files of pulls in progress)
     store/deployments/<id>.json   announcements
     store/current.json            what to serve after a restart, with no network at all
+    store/profile/                the profile of this board, and the journal of one being measured
 
 Nothing reaches its final name before its digest was checked, and every file is checked again before
 it is loaded: a card that lost bits must not serve.
@@ -34,7 +35,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         try:
-            for name in ("blobs", "deployments"):
+            for name in ("blobs", "deployments", "profile"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DeviceError(
@@ -74,6 +75,11 @@ class Store:
                 hint="deploy the bundle again; if it happens twice, replace the memory card",
             )
         return path
+
+    @property
+    def profile_folder(self) -> Path:
+        """Where the profile of this board is kept."""
+        return self._folder / "profile"
 
     def save_announcement(self, announcement: Announcement) -> None:
         """Remember a deployment."""

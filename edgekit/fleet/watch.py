@@ -5,6 +5,7 @@ In: status and telemetry over MQTT.  Out: the latest of each, and a way to wait 
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from edgekit.errors import ConfigError
@@ -23,6 +24,7 @@ class FleetWatcher:
         self._changed = threading.Condition()
         self._status: dict[str, DeviceStatus] = {}
         self._telemetry: dict[str, Telemetry] = {}
+        self._status_count = 0
         mqtt.subscribe(topics.status("+"), self._on_status)
         mqtt.subscribe(topics.telemetry("+"), self._on_telemetry, qos=0)
 
@@ -35,6 +37,22 @@ class FleetWatcher:
         """What the device last measured."""
         with self._changed:
             return self._telemetry.get(device)
+
+    def statuses(self) -> tuple[DeviceStatus, ...]:
+        """What every device that was heard last said it is, by name."""
+        with self._changed:
+            return tuple(self._status[device] for device in sorted(self._status))
+
+    def wait_quiet(self, *, quiet_s: float, limit_s: float) -> None:
+        """Wait until the statuses that the broker retains are here: none came for ``quiet_s``."""
+        ends_s = time.monotonic() + limit_s
+        while time.monotonic() < ends_s and self._comes_another(quiet_s):
+            pass
+
+    def _comes_another(self, timeout_s: float) -> bool:
+        with self._changed:
+            seen_count = self._status_count
+            return self._changed.wait_for(lambda: self._status_count > seen_count, timeout_s)
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Wait until ``condition`` holds; checked at every message. False on time-out."""
@@ -51,6 +69,7 @@ class FleetWatcher:
             return
         with self._changed:
             self._status[status.device] = status
+            self._status_count += 1
             self._changed.notify_all()
 
     def _on_telemetry(self, topic: str, payload: bytes) -> None:

@@ -2,20 +2,30 @@
 
 In: a LinkProbe.  Out: a LinkProfile of the direction from here to there, smoothed, always at hand.
 
-It spends at most 0.5 % of the link: a look that cost more bytes is followed by a longer pause. At
-5 s between looks that is a train of 25 ms on any link. A train too short to tell (it fitted into a
-shaper's token bucket) is followed by a longer one, more rarely.
+Its trains spend at most 0.5 % of the link: a look that cost more bytes is followed by a longer
+pause. At 5 s between looks that is a train of 25 ms on any link. A train too short to tell (it
+fitted into a shaper's token bucket) is followed by a longer one, more rarely. Until the next train
+is paid for there are looks without one, by the same rule: what is said of round trips, of loss and
+of a link that is gone is never much older than the interval. At first, while nothing is known, six
+trains are free, so that the bandwidth of a new link is known after a minute at the most.
+
+While something else fills more than half of the link, a look is echoes alone: a train would delay
+that traffic, and would measure what it leaves over. Every sixth look has its train all the same, so
+that a link which became slower, and is full for that reason, is found out.
 """
 
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
 
+import msgspec
+
 from edgekit.errors import ConfigError, EdgeKitError
-from edgekit.spec.messages import Quantiles
+from edgekit.spec.messages import LinkTelemetry, Quantiles
 from edgekit.spec.profile import LinkProfile
 from edgekit.transport.probe_port import LinkProbe, LinkSample
 
@@ -35,6 +45,12 @@ _OVERHEAD_BYTES = 2_500
 """What a look costs besides its train, about."""
 _ASSUMED_BYTES_PER_S = 1.25e6
 """Until something is known: 10 Mbit/s."""
+_FREE_COUNT = 6
+"""Trains that may be sent, one an interval, before the first bandwidth is told: 600 kB in all."""
+_FULL_SHARE = 0.5
+"""Of the known bandwidth: what is more is traffic that a train would get in the way of."""
+_TRAINLESS_MAX = 5
+"""Looks in a row."""
 
 
 @dataclass(slots=True)
@@ -46,7 +62,9 @@ class WatchCounters:
     failures_in_a_row: int = 0
     """0 while the link answers: a controller that sees 3 had better do without the link."""
     untold: int = 0
-    """Looks that gave round trips, but no bandwidth."""
+    """Trains that told no bandwidth."""
+    trainless: int = 0
+    """Looks without a train."""
     sent_bytes: int = 0
     last_error: str = ""
 
@@ -56,7 +74,8 @@ class LinkWatch:
 
     ``start`` begins, ``close`` ends; in between ``profile`` is the newest knowledge, or None while
     there is none. It keeps the last profile while the link is lost: ``counters`` tell. ``on_look``
-    is called on the watch's thread after every look that did not fail.
+    is called on the watch's thread after every look that did not fail. ``carried_bytes`` tells how
+    much other traffic of ours the link has carried since the beginning.
     """
 
     def __init__(
@@ -66,6 +85,7 @@ class LinkWatch:
         interval_s: float = 5.0,
         share: float = _SHARE,
         on_look: Callable[[LinkProfile | None], None] = lambda profile: None,
+        carried_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
         if not (interval_s > 0 and 0 < share <= 0.1):
             raise ConfigError(
@@ -73,7 +93,11 @@ class LinkWatch:
                 hint=f"use 5 s and {_SHARE}",
             )
         self._probe, self._interval_s, self._share = probe, interval_s, share
-        self._on_look = on_look
+        self._on_look, self._carried_bytes = on_look, carried_bytes
+        self._carried = (time.monotonic(), carried_bytes())
+        self._trainless_count = 0
+        self._answered_s = self._told_s = 0.0
+        """When the last look was answered, when one last told the bandwidth, by this clock."""
         self.counters = WatchCounters()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="link-watch", daemon=True)
@@ -98,20 +122,53 @@ class LinkWatch:
         """What is known of the direction from here to there; None before any bandwidth is."""
         return self._profile
 
+    def telemetry(self) -> LinkTelemetry:
+        """All that is known now, also where round trips are known, but no bandwidth."""
+        now_s = time.monotonic()
+        profile, failures = self._profile, self.counters.failures_in_a_row
+        known = LinkTelemetry(
+            target=self._probe.ends[1], problem=self.counters.last_error if failures else ""
+        )
+        if not self._answered_s:
+            return known
+        known = msgspec.structs.replace(
+            known, loss=round(self._loss, 4), age_s=round(now_s - self._answered_s, 1)
+        )
+        trips_s = list(self._trips_s)
+        if trips_s:
+            p99_s = max(_p99_s(trips_s), self._rtt_s)
+            known = msgspec.structs.replace(known, rtt_p50_s=self._rtt_s, rtt_p99_s=p99_s)
+        if profile is None:
+            return known
+        return msgspec.structs.replace(
+            known,
+            bandwidth_bytes_per_s=round(profile.bandwidth_bytes_per_s),
+            bandwidth_age_s=round(now_s - self._told_s, 1),
+        )
+
     def _run(self) -> None:
-        pause_s = 0.0
+        pause_s = train_due_s = 0.0
         while not self._closing.wait(pause_s):
-            pause_s = self.look()
+            now_s = time.monotonic()
+            if now_s >= train_due_s:
+                train_due_s = now_s + self.look()
+                pause_s = self._interval_s
+            else:
+                pause_s = self._look(train_bytes=0)
 
     def look(self) -> float:
-        """Look once, now. Returns how long to pause before the next look [s].
+        """Look once, now. Returns how long to pause before the next look of this kind [s].
 
         For the watch's own thread, and for tests that have no time to wait.
         """
+        return self._look(train_bytes=0 if self._leaves_train_out() else self._train_bytes)
+
+    def _look(self, *, train_bytes: int) -> float:
+        """One look, with a train or without. Returns the pause that it is worth [s]."""
         counters = self.counters
         counters.looks += 1
         try:
-            sample = self._probe.look(train_bytes=self._train_bytes)
+            sample = self._probe.look(train_bytes=train_bytes)
         except EdgeKitError as error:
             counters.failures += 1
             counters.failures_in_a_row += 1
@@ -121,11 +178,30 @@ class LinkWatch:
             return self._interval_s
         counters.failures_in_a_row = 0
         counters.sent_bytes += sample.sent_bytes
+        self._answered_s = time.monotonic()
         self._fold(sample)
-        self._size_next(sample)
+        if train_bytes:
+            counters.untold += not sample.bandwidth_bytes_per_s
+            self._size_next(sample)
+        else:
+            counters.trainless += 1
         self._on_look(self._profile)
+        if not self._bandwidth_bytes_per_s and counters.untold <= _FREE_COUNT:
+            return self._interval_s
         rate = self._bandwidth_bytes_per_s or _ASSUMED_BYTES_PER_S
         return max(self._interval_s, sample.sent_bytes / (self._share * rate))
+
+    def _leaves_train_out(self) -> bool:
+        """Whether the link is too full for a train, by what it carried since the last look."""
+        now_s, carried_bytes = time.monotonic(), self._carried_bytes()
+        before_s, before_bytes = self._carried
+        self._carried = (now_s, carried_bytes)
+        limit = _FULL_SHARE * self._bandwidth_bytes_per_s
+        is_full = 0 < limit * (now_s - before_s) < carried_bytes - before_bytes
+        self._trainless_count = self._trainless_count + 1 if is_full else 0
+        if self._trainless_count > _TRAINLESS_MAX:
+            self._trainless_count = 0
+        return self._trainless_count > 0
 
     def _fold(self, sample: LinkSample) -> None:
         """Move the averages towards the sample."""
@@ -135,14 +211,13 @@ class LinkWatch:
             self._rtt_s = _moved(self._rtt_s, median(sample.round_trips_s), is_first)
         loss = 1 - len(sample.round_trips_s) / sample.echo_count
         self._loss = _moved(self._loss, loss, is_first)
-        if not sample.bandwidth_bytes_per_s:
-            self.counters.untold += 1
-        else:
+        if sample.bandwidth_bytes_per_s:
+            self._told_s = time.monotonic()
             rate = self._bandwidth_bytes_per_s
             self._bandwidth_bytes_per_s = _moved(rate, sample.bandwidth_bytes_per_s, not rate)
         if self._bandwidth_bytes_per_s and self._trips_s:
             source, target = self._probe.ends
-            p99_s = Quantiles.of(1e3 * trip_s for trip_s in self._trips_s).p99 / 1e3
+            p99_s = _p99_s(self._trips_s)
             self._profile = LinkProfile(
                 source=source,
                 target=target,
@@ -165,6 +240,10 @@ class LinkWatch:
         known = rate or self._bandwidth_bytes_per_s
         longest = _TRAIN_CAP_S * known if known else _TRAIN_BLIND_BYTES
         self._train_bytes = int(max(_TRAIN_FIRST_BYTES, min(wanted, longest)))
+
+
+def _p99_s(trips_s: Iterable[float]) -> float:
+    return Quantiles.of(1e3 * trip_s for trip_s in trips_s).p99 / 1e3
 
 
 def _moved(average: float, newest: float, is_first: bool) -> float:

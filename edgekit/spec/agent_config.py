@@ -36,6 +36,30 @@ class HopConfig(Spec, frozen=True, kw_only=True):
             raise ConfigError(f"hop.port must be 0..65535, got {self.port}", hint="use 0")
 
 
+class LinkConfig(Spec, frozen=True, kw_only=True):
+    """Measuring the links of a pipeline in the background, and being the other end of that.
+
+    Each agent answers probes on the address of its hop, with the certificates of its hop; one that
+    has a next device probes it now and then, at 0.1 % of what the link carries. Without
+    certificates whoever reaches the port may load the link for some seconds: give them, or use a
+    closed network.
+    """
+
+    enabled: bool = True
+    port: int = 0
+    """TCP and UDP port for probes; 0: any free one, neighbours learn it from the status."""
+    period_s: float = 10.0
+    """From one look to the next, at the least."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"link.port must be 0..65535, got {self.port}", hint="use 0")
+        if not 0.1 <= self.period_s <= 3600:
+            raise ConfigError(
+                f"link.period_s must be 0.1..3600, got {self.period_s}", hint="use 10"
+            )
+
+
 class RuntimeConfig(Spec, frozen=True, kw_only=True):
     """How this device runs its shard."""
 
@@ -74,6 +98,7 @@ class AgentConfig(Spec, frozen=True, kw_only=True):
     store: str
     """Folder for verified shards and the last good deployment; created if absent."""
     hop: HopConfig = HopConfig()
+    link: LinkConfig = LinkConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     source: SourceConfig | None = None
     preview: PreviewConfig = PreviewConfig()

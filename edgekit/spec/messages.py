@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Literal
 
+from edgekit.errors import ConfigError
 from edgekit.spec.base import Spec, parse_json
 from edgekit.spec.manifest import Manifest
 from edgekit.spec.plan import Plan
@@ -18,23 +19,78 @@ class DeviceStatus(Spec, frozen=True, kw_only=True):
     run: str = ""
     """Random id of this agent process: a new one after every restart."""
     agent_version: str = ""
+    runtime: str = ""
+    """What runs shards there, with its version: "onnxruntime 1.31.1"."""
+    processor: str = ""
     hop_address: str = ""
     """host:port where this device takes activations; empty while it takes none."""
+    probe_address: str = ""
+    """host:port where this device answers link probes; empty if it does not."""
     deployment: str = ""
     epoch: int = 0
     command: str = ""
     """Id of the last command obeyed, so that the operator never takes an old status for news."""
+    profiling: str = ""
+    """Id of the command that asked for the measuring now under way; empty if there is none."""
+    profile_sha256: str = ""
+    """Digest of the profile that was last measured there on request; empty if none was."""
     problem: str = ""
     """What is wrong and what to try, in one sentence; empty when all is well."""
+
+
+class ProfileWish(Spec, frozen=True, kw_only=True):
+    """How a board is to be measured."""
+
+    quick: bool = False
+    anyway: bool = False
+    """Also on a board that is busy, hot, throttled, serving or standing for a slower one."""
+    budget_s: float | None = None
+    """How long to measure, instead of what full or quick mean."""
+
+    def __post_init__(self) -> None:
+        if self.budget_s is not None and not 1.0 <= self.budget_s <= 36_000.0:
+            raise ConfigError(f"budget_s is {self.budget_s:g}", hint="measure for 1 to 36000 s")
 
 
 class Command(Spec, frozen=True, kw_only=True):
     """From the operator to one device. Idempotent: the same id is obeyed once."""
 
     id: str
-    verb: Literal["prepare", "commit", "abort", "stop"]
+    verb: Literal["prepare", "commit", "abort", "stop", "profile", "cancel"]
     deployment: str = ""
     epoch: int = 0
+    profile: ProfileWish | None = None
+    """With "profile"."""
+    request: str = ""
+    """With "cancel": id of the "profile" command that is to end."""
+
+
+class ProfileStep(Spec, frozen=True, kw_only=True):
+    """How far a measuring has come: a line of what the profiler tells the agent."""
+
+    text: str
+    share: float
+    """Of the time that it may take, 0..1."""
+
+
+class ProfileReport(Spec, frozen=True, kw_only=True):
+    """Answer to a "profile" command: at once, at every step, at the end; again if asked again."""
+
+    device: str
+    run: str
+    request: str
+    """Id of the command."""
+    state: Literal["running", "done", "refused", "failed", "stopped"]
+    text: str = ""
+    share: float = 0.0
+    problem: str = ""
+    """Why it was refused, failed or was stopped."""
+    hint: str = ""
+    sha256: str = ""
+    """When done: of the profile, as TOML."""
+    size_bytes: int = 0
+    block_count: int = 0
+    """Of its compressed bytes."""
 
 
 class Announcement(Spec, frozen=True, kw_only=True):
@@ -132,6 +188,24 @@ class StreamTelemetry(Spec, frozen=True, kw_only=True):
     height_px: int = 0
 
 
+class LinkTelemetry(Spec, frozen=True, kw_only=True):
+    """What the background watch knows of the link to the next device. None: not known yet."""
+
+    target: str
+    bandwidth_bytes_per_s: float | None = None
+    """Payload that one TCP connection would carry there."""
+    bandwidth_age_s: float | None = None
+    """Since a look told the bandwidth; no look does while the hop itself fills the link."""
+    rtt_p50_s: float | None = None
+    rtt_p99_s: float | None = None
+    loss: float | None = None
+    """Share of the echoes that did not come back."""
+    age_s: float | None = None
+    """Since the last look that was answered."""
+    problem: str = ""
+    """Why the latest look failed; empty if it did not."""
+
+
 class Telemetry(Spec, frozen=True, kw_only=True):
     """One device, once a second and at every change."""
 
@@ -152,6 +226,8 @@ class Telemetry(Spec, frozen=True, kw_only=True):
     """The hop that leaves this device, medians over the last window."""
     hop_state: str = ""
     """"connected", or what is wrong with the hop that leaves this device; empty if none leaves."""
+    link: LinkTelemetry | None = None
+    """The link under that hop."""
     stream: StreamTelemetry | None = None
     """Only on the device that owns the source."""
     problems: tuple[str, ...] = ()

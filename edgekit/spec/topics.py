@@ -34,6 +34,14 @@ class Topics(Spec, frozen=True, kw_only=True):
         """Telemetry, once a second and at every change of state."""
         return f"edgekit/{self.fleet}/device/{device}/telemetry"
 
+    def profile(self, device: str, request: str) -> str:
+        """ProfileReport: how far the measuring that a command asked for has come."""
+        return f"edgekit/{self.fleet}/device/{device}/profile/{request}"
+
+    def profile_block(self, device: str, request: str, index: int | str) -> str:
+        """Raw bytes of one block of the measured profile, zlib of TOML; not retained."""
+        return f"{self.profile(device, request)}/{index}"
+
     def deployment(self, deployment_id: str) -> str:
         """Retained: Announcement."""
         return f"edgekit/{self.fleet}/deployment/{deployment_id}"

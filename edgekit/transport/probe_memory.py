@@ -39,6 +39,6 @@ class MemoryLinkProbe:
         return LinkSample(
             round_trips_s=(self.rtt_s,) * (_ECHO_COUNT - self.lost_count),
             echo_count=_ECHO_COUNT,
-            bandwidth_bytes_per_s=self.bandwidth_bytes_per_s,
+            bandwidth_bytes_per_s=self.bandwidth_bytes_per_s if train_bytes else 0.0,
             sent_bytes=train_bytes + _ECHO_COUNT * _ECHO_BYTES,
         )

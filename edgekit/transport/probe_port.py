@@ -27,6 +27,8 @@ class LinkProbe(Protocol):
     def look(self, *, train_bytes: int) -> LinkSample:
         """A few echoes and one packet train of about ``train_bytes``; seconds at most.
 
+        With ``train_bytes`` 0 echoes alone, and then the bandwidth is not told.
+
         Raises: LinkError if the other end cannot be reached or the link broke.
         """
 

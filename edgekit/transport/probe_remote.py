@@ -6,6 +6,7 @@ In: a responder's address, which may change.  Out: samples of the direction from
 import ssl
 import threading
 
+from edgekit.errors import LinkError
 from edgekit.transport.probe import ECHO_BYTES, ProbeSession
 from edgekit.transport.probe_messages import TRAIN_CAP_COUNT
 from edgekit.transport.probe_port import LinkSample
@@ -20,14 +21,24 @@ _SESSION_COST_BYTES = 1500
 
 
 class RemoteLinkProbe:
-    """The LinkProbe of the link to one responder. ``look`` and ``set_peer`` from any thread."""
+    """The LinkProbe of the link to one responder. ``look`` and ``set_peer`` from any thread.
+
+    With ``peer_name`` only a responder that calls itself so is measured: an address may have gone
+    to another device.
+    """
 
     def __init__(
-        self, host: str, port: int, *, name: str, tls: ssl.SSLContext | None = None
+        self,
+        host: str,
+        port: int,
+        *,
+        name: str,
+        tls: ssl.SSLContext | None = None,
+        peer_name: str = "",
     ) -> None:
-        self._name, self._tls = name, tls
+        self._name, self._tls, self._wanted_name = name, tls, peer_name
         self._lock = threading.Lock()
-        self._peer, self._peer_name = (host, port), host
+        self._peer, self._peer_name = (host, port), peer_name or host
 
     def set_peer(self, host: str, port: int) -> None:
         """Where the responder listens from the next look on."""
@@ -42,6 +53,8 @@ class RemoteLinkProbe:
     def look(self, *, train_bytes: int) -> LinkSample:
         """A few echoes and one train of at least 8 packets; 3 s at most unless the link is lost.
 
+        No train at all for ``train_bytes`` 0.
+
         Where datagrams do not pass, round trips come from the control connection and the bandwidth
         cannot be told.
         Raises: LinkError if the responder cannot be reached, refuses, or the link broke.
@@ -49,6 +62,11 @@ class RemoteLinkProbe:
         with self._lock:
             host, port = self._peer
         with ProbeSession(host, port, name=self._name, tls=self._tls) as session:
+            if self._wanted_name not in ("", session.peer_name):
+                raise LinkError(
+                    f"{host}:{port} is {session.peer_name}, not {self._wanted_name}",
+                    hint="wait until the device that moved says where it is",
+                )
             self._peer_name = session.peer_name
             echoes = session.measure_echoes(_ECHO_COUNT, interval_s=_ECHO_INTERVAL_S)
             cost_bytes = _SESSION_COST_BYTES + _ECHO_COUNT * (ECHO_BYTES + _FRAME_EXTRA_BYTES)
@@ -59,6 +77,13 @@ class RemoteLinkProbe:
                     echo_count=_ECHO_COUNT,
                     bandwidth_bytes_per_s=0.0,
                     sent_bytes=2 * cost_bytes,
+                )
+            if not train_bytes:
+                return LinkSample(
+                    round_trips_s=echoes.round_trips_s,
+                    echo_count=_ECHO_COUNT,
+                    bandwidth_bytes_per_s=0.0,
+                    sent_bytes=cost_bytes,
                 )
             frame_bytes = session.packet_bytes + _FRAME_EXTRA_BYTES
             count = min(max(_TRAIN_MIN_COUNT, train_bytes // frame_bytes), TRAIN_CAP_COUNT)

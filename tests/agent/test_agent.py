@@ -11,13 +11,16 @@ import pytest
 from edgekit.agent.agent import Agent, new_run_id, offline_will
 from edgekit.bundle.bundle import Bundle, write_bundle
 from edgekit.errors import ConfigError, DeviceError, LinkError
+from edgekit.fleet.board_profile import measure_board
 from edgekit.fleet.collect import StreamCollector
 from edgekit.fleet.deployment import deploy
 from edgekit.fleet.publish import publish_bundle, withdraw_bundle
 from edgekit.fleet.watch import FleetWatcher
 from edgekit.runtime.echo import EchoSession
+from edgekit.runtime.ort import runtime_name
 from edgekit.spec.agent_config import AgentConfig, SourceConfig
 from edgekit.spec.card import ModelCard, OutputCard
+from edgekit.spec.messages import ProfileWish
 from edgekit.spec.plan import Placement, Plan
 from edgekit.spec.tensors import Array, TensorSpec
 from edgekit.spec.topics import BLOCK_BYTES, Topics
@@ -213,3 +216,26 @@ def test_a_store_with_a_damaged_current_file_is_refused_at_the_start(tmp_path: P
         stack.callback(listener.close)
         with pytest.raises(ConfigError, match=r"current\.json"):
             agent.run(listener, hop_address="127.0.0.1:1")
+
+
+def test_a_serving_agent_refuses_to_measure_its_board_and_goes_on_serving(world: World) -> None:
+    """The stream comes first; the refusal says what is in the way."""
+    world.start("scene:yard?fps=10&size=160x100")
+    world.deploy(bundle_at(world.folder / "one", b"shard"))
+    with pytest.raises(DeviceError, match=r"a serves .*slow each other down.*--anyway"):
+        measure_board(
+            "a", ProfileWish(quick=True), mqtt=world.operator, topics=TOPICS,
+            watcher=world.watcher, progress=lambda text, share: None,
+        )  # fmt: skip
+    status = world.watcher.status("a")
+    assert status is not None
+    assert (status.state, status.profiling, status.problem) == ("serving", "", "")
+
+
+def test_an_agent_names_what_runs_shards_on_it(world: World) -> None:
+    """So that profiles measured with something else are known to be stale."""
+    world.start()
+    assert world.watcher.wait_for(lambda: world.watcher.status("a") is not None, 10.0)
+    status = world.watcher.status("a")
+    assert status is not None
+    assert (status.runtime, status.probe_address) == (runtime_name(), "")

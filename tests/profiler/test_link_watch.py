@@ -179,3 +179,41 @@ def test_a_watch_that_was_never_started_can_be_closed() -> None:
 def test_settings_that_would_flood_the_link_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         LinkWatch(MemoryLinkProbe(bandwidth_bytes_per_s=1e6), **options)
+
+
+def test_a_link_that_the_stream_fills_gets_no_train_but_every_sixth_look() -> None:
+    """A train would delay frames; none at all would never find out that the link became slower."""
+    probe = MemoryLinkProbe(bandwidth_bytes_per_s=12e6)
+    carried_bytes = [0]
+    watch = LinkWatch(probe, carried_bytes=lambda: carried_bytes[0])
+    watch.look()  # the bandwidth must be known first
+    for _ in range(12):
+        carried_bytes[0] += 10**9
+        watch.look()
+    assert [bool(train_bytes) for train_bytes in probe.looks] == [True, *2 * [*5 * [False], True]]
+    assert (watch.counters.trainless, watch.counters.untold) == (10, 0)
+    watch.look()  # the stream has stopped
+    assert probe.looks[-1] > 0
+
+
+def test_telemetry_says_what_is_known_and_how_old_it_is() -> None:
+    """Nothing yet; round trips alone; all; and the reason while the link is lost."""
+    probe = MemoryLinkProbe(bandwidth_bytes_per_s=0.0, rtt_s=0.002)
+    watch = LinkWatch(probe)
+    known = watch.telemetry()
+    assert known.target == "there"
+    assert (known.rtt_p50_s, known.bandwidth_bytes_per_s, known.age_s) == (None, None, None)
+    watch.look()
+    known = watch.telemetry()
+    assert (known.rtt_p50_s, known.rtt_p99_s, known.loss) == pytest.approx((0.002, 0.002, 0.0))
+    assert known.bandwidth_bytes_per_s is None and known.age_s is not None
+    probe.bandwidth_bytes_per_s = 12e6
+    watch.look()
+    known = watch.telemetry()
+    assert known.bandwidth_bytes_per_s == pytest.approx(12e6)
+    assert known.bandwidth_age_s is not None and not known.problem
+    probe.is_up = False
+    watch.look()
+    lost = watch.telemetry()
+    assert lost.bandwidth_bytes_per_s == known.bandwidth_bytes_per_s
+    assert "no reply" in lost.problem
