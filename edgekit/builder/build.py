@@ -18,6 +18,7 @@ from edgekit.builder.verify import VerifyReport, random_labelled, verify_chain
 from edgekit.bundle.bundle import Bundle, shard_path, write_bundle
 from edgekit.bundle.chain import run_chain
 from edgekit.bundle.golden import MAX_GOLDEN_BYTES, Golden, golden_to_bytes
+from edgekit.errors import PlanError
 from edgekit.planner.cuts import partition
 from edgekit.runtime.ort import OrtSession
 from edgekit.spec.card import ModelCard
@@ -34,6 +35,8 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
 CardFor = Callable[[LoadedModel], ModelCard | None]
 """Finds the model card once inputs and outputs are known."""
+Check = Callable[[Plan, Workload, Sequence[bytes]], None]
+"""Raises if the shards, as they turned out, are not acceptable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +60,17 @@ def build_bundle(
     fusion: Sequence[FusionRule] | None = (),
     card: ModelCard | CardFor | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    model_sha256: str = "",
+    check: Check | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> BuildResult:
     """Turn the model at ``model_path`` into a bundle for ``fleet`` at ``out``.
 
     ``rule`` is what ``planner.balance.choose_cuts`` takes, ``fusion`` what ``builder.fuse.fuse``
-    takes; ``card`` a card, or a function that finds one. Same input, same bytes (golden vectors: on
-    the same kind of processor).
+    takes; ``card`` a card, or a function that finds one. ``model_sha256``: the model that it must
+    be, where a plan says so. ``check`` may refuse the proved shards before they are written. Same
+    input, same bytes (golden vectors: on the same kind of processor).
     Raises: ConfigError, ModelError or PlanError; then nothing was written.
     """
     say = progress or (lambda text, done, total: None)
@@ -74,6 +80,7 @@ def build_bundle(
 
     step(0)
     loaded = load_model(model_path, input_shapes=input_shapes)
+    _refuse_other_model(loaded, model_sha256)
     found = card(loaded) if callable(card) else card
     step(1)
     fused = fuse(loaded, fleet, rule, fusion)
@@ -82,6 +89,8 @@ def build_bundle(
     shards = [to_bytes(shard) for shard in split_model(fused.model, fused.workload, fused.cuts)]
     step(3)
     report, golden = _prove(loaded, plan, shards)
+    if check is not None:
+        check(plan, fused.workload, shards)
     step(4)
     bundle = write_bundle(out, plan=plan, shards=shards, card=found, golden=golden, force=force)
     say("done", len(_STEPS), len(_STEPS))
@@ -92,6 +101,15 @@ def build_bundle(
         report=report,
         notes=loaded.notes,
     )
+
+
+def _refuse_other_model(loaded: LoadedModel, model_sha256: str) -> None:
+    if model_sha256 and loaded.source_sha256 != model_sha256:
+        raise PlanError(
+            f"the plan was made for another model (sha256 {model_sha256[:16]}…) than {loaded.path} "
+            f"(sha256 {loaded.source_sha256[:16]}…)",
+            hint="run edgekit plan on this model",
+        )
 
 
 def plan_for(fused: Fused, fleet: Fleet, rule: str | Sequence[str]) -> Plan:

@@ -8,7 +8,8 @@ import click
 
 from edgekit.builder.build import BuildResult, build_bundle
 from edgekit.builder.load import LoadedModel
-from edgekit.cli.options import fleet_from, fusion_rules, parse_inputs
+from edgekit.cli.build_order import given_order, planned_order, refuse_contradiction
+from edgekit.cli.options import fleet_from, parse_inputs
 from edgekit.cli.render import byte_progress, print_json, say, show_facts, show_table, warn
 from edgekit.errors import ConfigError
 from edgekit.spec.card import ModelCard
@@ -41,6 +42,15 @@ from edgekit.vision.cards import resolve_card
     multiple=True,
     help="[DEVICE:]BLOCKS=STRATEGY for some blocks, such as 0-5=S3+Ss; the last match wins.",
 )
+@click.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(path_type=Path),
+    help="plan.json of edgekit plan: its devices, cuts and strategies.",
+)
+@click.option(
+    "--choice", default=0, type=click.IntRange(0), help="Of --plan, this alternative instead."
+)
 @click.option("--input", "inputs", multiple=True, help="NAME=1x3x416x416 for open dimensions.")
 @click.option("--decoder", help="Card for a bare model: yolox, nanodet, …; none: build without.")
 @click.option("--force", is_flag=True, help="Replace an older bundle at --out.")
@@ -53,6 +63,8 @@ def command(
     cuts: tuple[str, ...],
     strategies: tuple[str, ...],
     exceptions: tuple[str, ...],
+    plan_file: Path | None,
+    choice: int,
     inputs: tuple[str, ...],
     decoder: str | None,
     force: bool,
@@ -65,7 +77,11 @@ def command(
             hint="give --fleet fleet.toml, or --devices 2 for two equal local ones",
         )
     devices_of = fleet_from(fleet, devices or "")
-    fusion = fusion_rules(strategies, exceptions, devices_of)
+    if plan_file is None:
+        order = given_order(devices_of, cuts, strategies, exceptions, choice)
+    else:
+        refuse_contradiction(cuts, strategies, exceptions)
+        order = planned_order(plan_file, devices_of, choice)
     found: list[str] = []
 
     def card_for(loaded: LoadedModel) -> ModelCard | None:
@@ -81,15 +97,19 @@ def command(
     with byte_progress(enabled=not as_json) as progress:
         result = build_bundle(
             model,
-            fleet=devices_of,
+            fleet=order.fleet,
             out=out,
-            rule=cuts or "auto",
-            fusion=fusion,
+            rule=order.rule,
+            fusion=order.fusion,
             card=card_for,
             input_shapes=parse_inputs(inputs),
+            model_sha256=order.model_sha256,
+            check=order.check,
             force=force,
             progress=progress,
         )
+    for note in order.notes:
+        warn(f"note: {note}")
     if as_json:
         for note in (*result.notes, f"model card: {found[0]}"):
             warn(note)

@@ -9,9 +9,22 @@ from dataclasses import dataclass
 
 ITEM_BYTES = 4
 BLOCK = 8
+_PAGE_BYTES = 4096
 _CONVOLUTIONS = ("Conv", "ConvTranspose", "QLinearConv")
-_PRODUCTS = ("Gemm", "MatMul", "QLinearMatMul")
-_HEAVY_FLOP = {"Sigmoid": 10, "Tanh": 10, "QuickGelu": 12, "Softmax": 12, "Exp": 8, "LRN": 30}
+_PRODUCTS = ("Gemm", "MatMul", "QLinearMatMul", "QGemm")
+_POOLS = ("MaxPool", "AveragePool", "NhwcMaxPool", "QLinearAveragePool")
+_COPIES = ("Concat", "QLinearConcat", "Slice", "Split", "Gather")
+_HEAVY_FLOP = {
+    "Sigmoid": 10,
+    "Tanh": 10,
+    "QuickGelu": 12,
+    "Softmax": 12,
+    "Exp": 8,
+    "LRN": 30,
+    "QLinearAdd": 5,
+    "QLinearMul": 5,
+    "QLinearSoftmax": 12,
+}
 _ALIKE = ("Add", "Sub", "Mul", "Sum", "Max", "Min")
 """One instruction an element each: memory is what they wait for."""
 
@@ -25,6 +38,7 @@ class KernelFacts:
     work_flop: float
     """As launched: channels padded to whole blocks are worked on too."""
     traffic_bytes: float
+    weight_bytes: float = 0.0
     features: tuple[float, ...]
     """Logarithms to base 2 of the sizes, so that a distance of 1 means a factor of two."""
 
@@ -36,14 +50,15 @@ def kernel_facts(key: str, sizes: tuple[int, ...]) -> KernelFacts:
         return _convolution(words, sizes)
     if words[0] in _PRODUCTS and len(sizes) == 4:
         return _product(words[0], sizes)
-    if words[0] in ("MaxPool", "AveragePool") and len(sizes) == 3 and len(words) > 2:
+    if words[0] in _POOLS and len(sizes) == 3 and len(words) > 2:
         taps = math.prod(_numbers(words[1]))
         stride = math.prod(_pair(words[2][1:]))
         count = math.prod(sizes)
+        item = _item_bytes(words)
         return KernelFacts(
-            family=words[0],
+            family=f"{words[0]} {words[-1]}" if words[-1] in ("u8", "plain") else words[0],
             work_flop=count * taps,
-            traffic_bytes=ITEM_BYTES * count * (1 + stride),
+            traffic_bytes=item * count * (1 + stride),
             features=(_log(sizes[0]), _log(sizes[1] * sizes[2]), _log(taps), _log(stride)),
         )
     return _mover(key, words, sizes)
@@ -58,6 +73,8 @@ def _convolution(words: list[str], sizes: tuple[int, ...]) -> KernelFacts:
     padded = channels_out
     if "blocked" in form or "direct" in form:
         padded = -(-channels_out // BLOCK) * BLOCK
+    if "blocked" in form:
+        channels_in = -(-channels_in // BLOCK) * BLOCK
     pixels = height * width
     item = 1 if words[0] == "QLinearConv" else ITEM_BYTES
     weights = padded * (channels_in // groups) * taps
@@ -69,8 +86,9 @@ def _convolution(words: list[str], sizes: tuple[int, ...]) -> KernelFacts:
         family=f"{words[0]} {form}",
         work_flop=2.0 * padded * pixels * (channels_in // groups) * taps,
         traffic_bytes=traffic,
+        weight_bytes=item * weights,
         features=(
-            _log(channels_in // (groups if "grouped" in form else 1)),
+            _log(channels_in // groups if "grouped" in form else channels_in),
             _log(padded),
             _log(pixels),
             0.5 * _log(width),
@@ -85,25 +103,28 @@ def _convolution(words: list[str], sizes: tuple[int, ...]) -> KernelFacts:
 
 def _product(kind: str, sizes: tuple[int, ...]) -> KernelFacts:
     batch, rows, inner, columns = sizes
-    item = 1 if kind.startswith("QLinear") else ITEM_BYTES
+    item = 1 if kind.startswith("Q") else ITEM_BYTES
     return KernelFacts(
         family=kind,
         work_flop=2.0 * batch * rows * inner * columns,
         traffic_bytes=item * batch * (rows * inner + inner * columns + rows * columns),
+        weight_bytes=float(item * inner * columns) if batch == 1 else 0.0,
         features=(_log(batch), _log(rows), _log(inner), _log(columns)),
     )
 
 
 def _mover(key: str, words: list[str], sizes: tuple[int, ...]) -> KernelFacts:
     kind = words[0]
-    if kind in ("Concat", "Slice", "Split", "Gather") and len(sizes) == 3:
+    if kind in _COPIES and len(sizes) == 3:
         count, run, _ = sizes
         features: tuple[float, ...] = (_log(count), 0.5 * _log(min(run, 4096)))
-        key = kind
+        key = " ".join(words[: 1 + ("stepped" in words)] + ["u8"] * ("u8" in words))
     elif kind in ("ReorderInput", "ReorderOutput"):
         count = math.prod(sizes)
-        features = (_log(count), 0.5 * _log(sizes[0]))
-    elif kind == "Softmax":
+        # Planes of whole pages lie in the same sets of a cache and push each other out.
+        is_paged = ITEM_BYTES * count // max(1, sizes[0]) % _PAGE_BYTES == 0
+        features = (_log(count), 0.5 * _log(sizes[0]), 2.0 * is_paged)
+    elif kind in ("Softmax", "QLinearSoftmax"):
         count = math.prod(sizes)
         features = (_log(count), 0.5 * _log(sizes[-1]))
     elif kind == "View":
@@ -113,12 +134,23 @@ def _mover(key: str, words: list[str], sizes: tuple[int, ...]) -> KernelFacts:
         features = (_log(count),)
         if kind in _ALIKE:
             key = " ".join(["Add", *words[1:]])
+        elif kind in (*_POOLS, *_PRODUCTS, *_COPIES):
+            # Of other sizes than those of its family, with which it cannot be compared.
+            key = f"{kind} of {len(sizes)}"
     return KernelFacts(
         family=key,
         work_flop=float(count * _HEAVY_FLOP.get(kind, 1)),
-        traffic_bytes=float(2 * ITEM_BYTES * count),
+        traffic_bytes=float(2 * _item_bytes(words) * count),
         features=features,
     )
+
+
+def _item_bytes(words: list[str]) -> float:
+    """Bytes of an element, read and written alike on average."""
+    if words[0] in ("QuantizeLinear", "DequantizeLinear"):
+        return (ITEM_BYTES + 1) / 2
+    is_integer = words[0].startswith(("QLinear", "Nhwc")) or "u8" in words
+    return 1 if is_integer else ITEM_BYTES
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from edgekit.planner.rewrites import rewritten
 from edgekit.spec.profile import DeviceProfile
 from edgekit.spec.workload import KernelShape, OpCost, Workload
 
@@ -37,6 +38,9 @@ class Launch:
 
     key: str
     sizes: tuple[int, ...]
+    op: int
+    """Position in the workload of the operator that it belongs to; a copy out of the blocked layout
+    belongs to the operator that made the tensor, one into it to the operator that reads it."""
     work_flop: int = 0
     traffic_bytes: int = 0
     epilogue: tuple[str, ...] = ()
@@ -55,21 +59,23 @@ def habits_of(profile: DeviceProfile) -> Habits:
 
 def launches_of(workload: Workload, ops: Sequence[int], habits: Habits) -> tuple[Launch, ...]:
     """What running the operators ``ops`` (positions in ``workload``) as one shard launches."""
-    chosen = [workload.ops[position] for position in ops]
-    outside = {name for op in workload.ops for name in op.inputs}
     inside = set(ops)
     leaving = set(workload.outputs)
     for position, op in enumerate(workload.ops):
         if position not in inside:
             leaving.update(op.inputs)
+    chosen = rewritten(workload, ops, habits.fused, leaving)
     lowering = _Lowering(workload=workload, habits=habits, leaving=leaving)
-    for op in chosen:
+    for _, op in chosen:
         for name in op.inputs:
-            lowering.readers[name] = [*lowering.readers.get(name, []), op]
-    for op in chosen:
+            lowering.readers.setdefault(name, []).append(op)
+    for position, op in chosen:
+        lowering.position = position
+        lowering.makers.update(dict.fromkeys(op.outputs, position))
         lowering.add(op)
-    for name in {name for op in chosen for name in op.outputs} & leaving & (outside | leaving):
-        lowering.plain(name)
+    for name in lowering.makers:
+        if name in leaving:
+            lowering.plain(name)
     return tuple(lowering.launches)
 
 
@@ -80,6 +86,10 @@ class _Lowering:
     workload: Workload
     habits: Habits
     leaving: set[str]
+    position: int = 0
+    """Of the operator that is being added."""
+    makers: dict[str, int] = field(default_factory=dict)
+    """Tensor to the position of the operator that makes it."""
     launches: list[Launch] = field(default_factory=list)
     readers: dict[str, list[OpCost]] = field(default_factory=dict)
     blocked_names: set[str] = field(default_factory=set)
@@ -112,20 +122,21 @@ class _Lowering:
     def plain(self, name: str) -> None:
         """Make sure ``name`` lies in the model's own layout."""
         if name in self.blocked_names and name not in self.both_names:
-            self._reorder("ReorderOutput", name)
+            self._reorder("ReorderOutput", name, self.makers.get(name, self.position))
             self.both_names.add(name)
 
     def _blocked(self, name: str) -> None:
         if name not in self.blocked_names and name not in self.copied_names:
-            self._reorder("ReorderInput", name)
+            self._reorder("ReorderInput", name, self.position)
             self.copied_names.add(name)
 
-    def _reorder(self, key: str, name: str) -> None:
+    def _reorder(self, key: str, name: str, position: int) -> None:
         spec = self.workload.tensor[name]
         channels = spec.shape[1] if len(spec.shape) == 4 else 1
         self.launches.append(
             Launch(
                 key=key,
+                op=position,
                 sizes=(channels, spec.element_count // max(1, channels)),
                 traffic_bytes=2 * spec.nbytes,
                 out_count=spec.element_count,
@@ -145,6 +156,7 @@ class _Lowering:
         self.launches.append(
             Launch(
                 key=key,
+                op=self.position,
                 sizes=sizes,
                 work_flop=op.work_flop,
                 traffic_bytes=op.traffic_bytes,
@@ -158,7 +170,8 @@ class _Lowering:
     def _convolution(self, op: OpCost, kernel: KernelShape) -> None:
         channels_in, channels_out, *_, groups = kernel.sizes
         block = self.habits.block
-        form = _form(channels_in, channels_out, groups, block) if len(op.inputs) == 1 else "plain"
+        is_constant = len(op.inputs) == 1 and not op.dequantized
+        form = _form(channels_in, channels_out, groups, block) if is_constant else "plain"
         if form == "direct":
             self.plain(op.inputs[0])
             traffic = (*self.blocked_names,)
@@ -262,7 +275,7 @@ class _Lowering:
             )
         elif kernel.key == "Transpose 0231" and self._is_blocked(op.inputs[0]):
             # The copy out of the blocked layout writes channels last at no extra cost.
-            self._reorder("ReorderOutput", op.inputs[0])
+            self._reorder("ReorderOutput", op.inputs[0], self.position)
             return
         if key == "HardSwish":
             # The runtime runs it as its definition: a gate, and a product.

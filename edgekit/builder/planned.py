@@ -1,0 +1,115 @@
+"""What a plan asks of a build: which devices in which order, where to cut, which strategies.
+
+In:  a PlanReport and the fleet that it was made for.  Out: a Recipe that ``build_bundle`` follows.
+Pure. A bundle is one pipeline in fp32, so a farm of several cannot be one bundle.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from edgekit.errors import PlanError
+from edgekit.spec.fleet import Fleet
+from edgekit.spec.fusion import FusionRule, parse_strategy
+from edgekit.spec.planning import Candidate, PlanReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A plan in the words of a build."""
+
+    fleet: Fleet
+    """The devices that work, in the order in which a frame visits them."""
+    rule: tuple[str, ...]
+    """As ``planner.balance.choose_cuts`` takes it."""
+    fusion: tuple[FusionRule, ...]
+    model_sha256: str
+    notes: tuple[str, ...]
+
+
+def recipe_of(report: PlanReport, fleet: Fleet, *, choice: int = 0) -> Recipe:
+    """The recipe of the chosen plan, or of alternative ``choice`` (counted from 1).
+
+    Raises: PlanError if the plan is of another fleet, has no such alternative, or cannot be one
+    bundle.
+    """
+    candidate = _candidate(report, choice)
+    _check_buildable(candidate)
+    by_name = {device.name: device for device in fleet.device}
+    missing = [name for name in candidate.devices if name not in by_name]
+    if report.fleet != fleet.name or missing:
+        raise PlanError(
+            f"the plan was made for the fleet {report.fleet!r}, not for {fleet.name!r}"
+            + (f", which has no device {missing[0]!r}" if missing else ""),
+            hint="give the fleet file that it was made with, or run edgekit plan again",
+        )
+    names = [stage.device for stage in candidate.stages]
+    working = msgspec.structs.replace(
+        fleet,
+        device=tuple(by_name[name] for name in names),
+        link=tuple(link for link in fleet.link if {link.source, link.target} <= set(names)),
+        source="",
+        sink="",
+    )
+    return Recipe(
+        fleet=working,
+        rule=tuple(",".join(stage.until) for stage in candidate.stages[:-1]) or ("none",),
+        fusion=tuple(
+            FusionRule(strategy=parse_strategy(stage.strategy), device=stage.device)
+            for stage in candidate.stages
+        ),
+        model_sha256=report.model_sha256,
+        notes=_notes(candidate, fleet),
+    )
+
+
+def _candidate(report: PlanReport, choice: int) -> Candidate:
+    if choice:
+        if not 1 <= choice <= len(report.alternatives):
+            raise PlanError(
+                f"the plan has {len(report.alternatives)} alternatives, not a number {choice}",
+                hint="choose a row of the table that edgekit plan prints",
+            )
+        return report.alternatives[choice - 1]
+    if report.chosen is None:
+        raise PlanError(
+            "the plan has no solution: no plan keeps all its limits",
+            hint="loosen a limit and run edgekit plan again",
+        )
+    return report.chosen
+
+
+def _check_buildable(candidate: Candidate) -> None:
+    """Refuse what a bundle cannot hold."""
+    if candidate.members:
+        raise PlanError(
+            f"this plan deals frames out over {len(candidate.members)} pipelines, and a bundle is "
+            "one pipeline",
+            hint="build one of its alternatives with --choice and its number",
+        )
+    for stage in candidate.stages:
+        if stage.precision != "fp32":
+            raise PlanError(
+                f"this plan runs {stage.device} in {stage.precision}, which a build cannot make",
+                hint="plan with --max-accuracy-drop 0",
+            )
+    for hop in candidate.hops:
+        if hop.carries == "activations" and hop.codec != "fp32":
+            raise PlanError(
+                f"this plan sends activations as {hop.codec}, which a build cannot make",
+                hint="plan with --max-accuracy-drop 0",
+            )
+
+
+def _notes(candidate: Candidate, fleet: Fleet) -> tuple[str, ...]:
+    notes = []
+    idle = [device.name for device in fleet.device if device.name not in candidate.devices]
+    if idle:
+        notes.append(f"idle by this plan: {', '.join(idle)}")
+    notes += [
+        f"frames reach {hop.target} from {hop.source} as {hop.codec}: give the agent on "
+        f"{hop.target} that camera as its [source], such as rtsp://{hop.source}/camera"
+        for hop in candidate.hops
+        if hop.carries == "frame"
+    ]
+    return tuple(notes)

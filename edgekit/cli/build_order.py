@@ -1,0 +1,108 @@
+"""What ``edgekit build`` is to make: as its options say, or as a plan does."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.builder.build import Check
+from edgekit.builder.planned import recipe_of
+from edgekit.cli.options import fusion_rules
+from edgekit.errors import ConfigError, PlanError
+from edgekit.planner.cuts import partition
+from edgekit.profiler.memory import measure_peak_bytes
+from edgekit.spec.base import load
+from edgekit.spec.fleet import Device, Fleet
+from edgekit.spec.fusion import FusionRule
+from edgekit.spec.plan import Plan
+from edgekit.spec.planning import PlanReport
+from edgekit.spec.workload import Workload
+from edgekit.units import format_bytes, format_count, parse_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Arguments of ``build_bundle``."""
+
+    fleet: Fleet
+    rule: tuple[str, ...]
+    fusion: Sequence[FusionRule] | None
+    model_sha256: str = ""
+    check: Check | None = None
+    notes: tuple[str, ...] = ()
+
+
+def given_order(
+    fleet: Fleet,
+    cuts: tuple[str, ...],
+    strategies: tuple[str, ...],
+    exceptions: tuple[str, ...],
+    choice: int,
+) -> Order:
+    """The order that ``--cut``, ``--strategy`` and ``--at`` give.
+
+    Raises: ConfigError naming the option that cannot be read, or ``--choice`` without a plan.
+    """
+    if choice:
+        raise ConfigError("--choice chooses from a plan", hint="add --plan plan.json")
+    fusion = fusion_rules(strategies, exceptions, fleet)
+    return Order(fleet=fleet, rule=cuts or ("auto",), fusion=fusion)
+
+
+def refuse_contradiction(*given: tuple[str, ...]) -> None:
+    """Raises: ConfigError if something besides the plan says where to cut or what to fold."""
+    if any(given):
+        raise ConfigError(
+            "--plan already says where to cut and what to fold",
+            hint="leave out --cut, --strategy and --at",
+        )
+
+
+def planned_order(path: Path, fleet: Fleet, choice: int) -> Order:
+    """The order that the plan at ``path`` gives, held to the limits of the devices.
+
+    Raises: ConfigError or PlanError as ``spec.base.load`` and ``recipe_of`` do.
+    """
+    recipe = recipe_of(load(path, PlanReport), fleet, choice=choice)
+    limits = {device.name: device for device in fleet.device}
+
+    def check(plan: Plan, workload: Workload, shards: Sequence[bytes]) -> None:
+        for index, ops in enumerate(partition(workload, plan.cuts)):
+            device = limits[plan.placements[index].device]
+            found = exceeded(device, workload, ops, shards[index])
+            if found:
+                raise PlanError(
+                    f"the shard of {device.name} breaks a limit of its device: {'; '.join(found)}",
+                    hint="run edgekit plan again with a tighter limit for it, or raise the limit",
+                )
+
+    return Order(
+        fleet=recipe.fleet,
+        rule=recipe.rule,
+        fusion=recipe.fusion,
+        model_sha256=recipe.model_sha256,
+        check=check,
+        notes=recipe.notes,
+    )
+
+
+def exceeded(device: Device, workload: Workload, ops: Sequence[int], shard: bytes) -> list[str]:
+    """Which limits of ``device`` its shard exceeds, in words; memory in a process of its own."""
+    chosen = [workload.ops[position] for position in ops]
+    parameters = sum(op.parameter_count for op in chosen)
+    macs = sum(op.work_flop for op in chosen) // 2
+    found = []
+    if device.max_params and parameters > device.max_params:
+        found.append(
+            f"{format_count(parameters)} parameters, {format_count(device.max_params)} allowed"
+        )
+    if device.max_macs and macs > device.max_macs:
+        found.append(f"{format_count(macs)} multiply-adds, {format_count(device.max_macs)} allowed")
+    if device.memory:
+        with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+            path = Path(folder) / "shard.onnx"
+            path.write_bytes(shard)
+            peak_bytes = measure_peak_bytes(path)
+        if peak_bytes > parse_size(device.memory):
+            found.append(f"{format_bytes(peak_bytes)} of memory, {device.memory} allowed")
+    return found

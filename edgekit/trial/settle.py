@@ -1,0 +1,273 @@
+"""Time the shards of the best plans for real, and plan again with those times until it is settled.
+
+In:  a Scenario, its PlanReport, and which devices are this machine.  Out: the same, settled.
+Times of shards that were run replace predictions. The device's other predictions are scaled by the
+median of measured to predicted: else a plan could win for not having been measured.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Literal
+
+import msgspec
+
+from edgekit.errors import PlanError
+from edgekit.planner.cost_table import CostTable
+from edgekit.planner.predict import Predictor
+from edgekit.planner.scenario import MeasuredKey, Scenario
+from edgekit.planner.search import plan_with
+from edgekit.planner.what_if import scaled_profile
+from edgekit.spec.plan import Cut
+from edgekit.spec.planning import Candidate, Goal, PlanReport, StagePlan
+from edgekit.trial.bench import Bench, ShardName
+
+Measure = Literal["auto", "always", "never"]
+"""auto: where a device is this machine, within a budget of time; always: every prefix and suffix,
+and an error if no device is this machine."""
+Progress = Callable[[str, int, int], None]
+_ROUNDS = 8
+_BATCH = 12
+_MOST_FINALISTS = 36
+_LEAST_CALIBRATED = 3
+"""Measured shards from which a device's other predictions are scaled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One shard on one device: predicted, and timed."""
+
+    device: str
+    shard: ShardName
+    predicted_s: float
+    low_s: float
+    high_s: float
+    measured_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The answer to a scenario, and the table that it came from."""
+
+    table: CostTable
+    report: PlanReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """The answer after the finalists were timed."""
+
+    found: Found
+    compared: tuple[Comparison, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def search(scenario: Scenario, goal: Goal) -> Found:
+    """The best plan of ``scenario``, as ``planner.search.plan`` finds it, with its table."""
+    started_s = time.perf_counter()
+    table = CostTable(scenario)
+    report = plan_with(table, goal)
+    seconds = time.perf_counter() - started_s
+    return Found(table=table, report=msgspec.structs.replace(report, seconds=seconds))
+
+
+def settle(
+    found: Found,
+    goal: Goal,
+    bench: Bench,
+    *,
+    mode: Measure,
+    budget_s: float,
+    progress: Progress,
+) -> Settled:
+    """Time the finalists and plan again, until every shard of the chosen plan was timed.
+
+    Raises: PlanError if ``mode`` is "always" and no device of the fleet is this machine; ModelError
+    if the runtime refuses a shard.
+    """
+    if mode == "never":
+        return Settled(found=found)
+    if not bench.here:
+        if mode == "always":
+            raise PlanError(
+                "no device of this fleet is this machine, so no shard of it can be timed here",
+                hint="name this machine's own profile (edgekit profile), or leave out --measure",
+            )
+        return Settled(found=found, notes=("no device is this machine: every time is predicted",))
+    ends_s = time.monotonic() + budget_s if mode == "auto" else float("inf")
+    work = _Work(found, goal, bench, progress)
+    work.time_finalists()
+    work.sweep(ends_s)
+    work.plan_again()
+    work.confirm()
+    return work.settled()
+
+
+class _Work:
+    """What is known so far; each step plans again with it."""
+
+    def __init__(self, found: Found, goal: Goal, bench: Bench, progress: Progress) -> None:
+        scenario = found.table.scenario
+        self._first, self._goal, self._bench = scenario, goal, bench
+        self._progress = progress
+        self._found = found
+        self._predictors = {
+            name: Predictor(
+                scenario.profiles[name],
+                provider=next(one.provider for one in scenario.devices if one.name == name),
+            )
+            for name in bench.here
+        }
+        self._compared: dict[tuple[str, ShardName], Comparison] = {}
+
+    def time_finalists(self) -> None:
+        """Shards of the best plans, the chosen one first."""
+        fresh = [shard for shard in self._finalists() if self._is_new(shard)]
+        self._progress("time the best plans", 0, 0)
+        self._time(fresh[:_MOST_FINALISTS])
+
+    def sweep(self, ends_s: float) -> None:
+        """Prefixes and suffixes at every cut, those near the chosen one first."""
+        report = self._found.report
+        strategy = _strategy(report) or self._first.variants[0].strategy
+        cuts = _near_first(self._found.table.cuts, report.chosen)
+        shards = [
+            shard
+            for cut in cuts
+            for shard in (ShardName(strategy, (), cut.names), ShardName(strategy, cut.names, ()))
+            if self._is_new(shard)
+        ]
+        for start in range(0, len(shards), _BATCH):
+            if time.monotonic() > ends_s:
+                break
+            self._progress("time prefixes and suffixes", start, len(shards))
+            self._time(shards[start : start + _BATCH])
+
+    def confirm(self) -> None:
+        """Time what the plan now chosen has untimed, and plan again, until nothing is.
+
+        With it go the next best: it may be one of them that is chosen then.
+        """
+        for count in range(_ROUNDS):
+            chosen = self._found.report.chosen
+            if chosen is None or not any(map(self._is_new, _shards(chosen, self._bench))):
+                return
+            self._progress("time the best plan", count, _ROUNDS)
+            fresh = [shard for shard in self._finalists() if self._is_new(shard)]
+            self._time(fresh[:_BATCH])
+            self.plan_again()
+
+    def settled(self) -> Settled:
+        """What came of it."""
+        own = [one for one in self._stages() if one.device in self._bench.here]
+        timed = sum(one.time.is_measured for one in own)
+        notes = [
+            f"{len({shard for _, shard in self._compared})} shards were timed on this machine "
+            f"({self._bench.runtime})",
+            *(f"predictions for {name} are scaled by {ratio:.2f}, the median of "
+              f"measured to predicted" for name, ratio in self._ratios().items()),
+        ]  # fmt: skip
+        if timed < len(own):
+            notes.append(f"{len(own) - timed} shards of the chosen plan were not timed in time")
+        return Settled(
+            found=self._found,
+            compared=tuple(self._compared.values()),
+            notes=tuple(notes),
+        )
+
+    def _stages(self) -> list[StagePlan]:
+        chosen = self._found.report.chosen
+        return list(stages_of(chosen)) if chosen else []
+
+    def _finalists(self) -> list[ShardName]:
+        """Shards of the best plans that this machine can time, most wanted first, each once."""
+        report = self._found.report
+        best = [report.chosen] if report.chosen else []
+        order = [*best, *report.neighbours, *report.pareto, *report.alternatives]
+        return list(dict.fromkeys(shard for one in order for shard in _shards(one, self._bench)))
+
+    def _is_new(self, shard: ShardName) -> bool:
+        return any((name, shard) not in self._compared for name in self._bench.here)
+
+    def _time(self, shards: Sequence[ShardName]) -> None:
+        """Time ``shards``, each once for all devices of one number of threads."""
+        by_threads: dict[int, list[str]] = defaultdict(list)
+        for name in self._bench.here:
+            by_threads[self._first.profiles[name].threads].append(name)
+        for threads, names in by_threads.items():
+            times_s = self._bench.time(shards, threads=threads)
+            for shard, time_s in zip(shards, times_s, strict=True):
+                for name in names:
+                    self._compare(name, shard, time_s * self._bench.here[name])
+
+    def _compare(self, device: str, shard: ShardName, measured_s: float) -> None:
+        workload, ops = self._bench.ops(shard)
+        guess = self._predictors[device].predict(workload, ops)
+        self._compared[device, shard] = Comparison(
+            device=device,
+            shard=shard,
+            predicted_s=guess.time_s,
+            low_s=guess.low_s,
+            high_s=guess.high_s,
+            measured_s=measured_s,
+        )
+
+    def _ratios(self) -> Mapping[str, float]:
+        """Measured to predicted, per device; only where enough shards tell."""
+        found: dict[str, list[float]] = defaultdict(list)
+        for one in self._compared.values():
+            found[one.device].append(one.measured_s / one.predicted_s)
+        return {
+            name: median(ratios)
+            for name, ratios in found.items()
+            if len(ratios) >= _LEAST_CALIBRATED
+        }
+
+    def plan_again(self) -> None:
+        """With what is known by now."""
+        profiles = dict(self._first.profiles)
+        for name, ratio in self._ratios().items():
+            profiles[name] = scaled_profile(profiles[name], 1 / ratio)
+        measured: dict[MeasuredKey, float] = {
+            (device, shard.strategy, "fp32", ",".join(shard.after), ",".join(shard.until)): (
+                one.measured_s
+            )
+            for (device, shard), one in self._compared.items()
+        }
+        scenario = replace(self._first, profiles=profiles, measured=measured)
+        self._found = search(scenario, self._goal)
+
+
+def stages_of(candidate: Candidate) -> Iterator[StagePlan]:
+    """Stages of a candidate, of a farm those of its members."""
+    yield from candidate.stages
+    for member in candidate.members:
+        yield from stages_of(member)
+
+
+def _shards(candidate: Candidate, bench: Bench) -> list[ShardName]:
+    """Those of its shards that this machine can time."""
+    return [
+        ShardName(stage.strategy, stage.after, stage.until)
+        for stage in stages_of(candidate)
+        if stage.device in bench.here and stage.precision == "fp32"
+    ]
+
+
+def _strategy(report: PlanReport) -> str:
+    return report.chosen.stages[0].strategy if report.chosen and report.chosen.stages else ""
+
+
+def _near_first(cuts: Sequence[Cut], chosen: Candidate | None) -> list[Cut]:
+    """Cuts by their distance in work from where the chosen plan cuts; else in model order."""
+    at = [
+        cut.work_flop_before
+        for stage in (chosen.stages if chosen else ())
+        for cut in cuts
+        if stage.until and cut.names == stage.until
+    ]
+    if not at:
+        return list(cuts)
+    return sorted(cuts, key=lambda cut: (abs(cut.work_flop_before - at[0]), cut.op_count_before))

@@ -1,0 +1,100 @@
+"""A plan becomes a build: devices in its order, its cuts, its strategies, and nothing else."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from edgekit.builder.planned import recipe_of
+from edgekit.errors import PlanError
+from edgekit.spec.fleet import Device, Fleet, Link
+from tests.plan_values import alone, candidate, farm, frames, hop, pipeline, plan_report, stage
+
+FLEET = Fleet(
+    name="yard",
+    device=tuple(Device(name=name) for name in ("camera", "idler", "gateway")),
+    link=(
+        Link(source="camera", target="gateway"),
+        Link(source="camera", target="idler"),
+    ),
+    sink="idler",
+)
+
+
+def test_the_working_devices_keep_the_order_of_the_plan() -> None:
+    """Not that of the fleet file; idle devices and their links are left out."""
+    back = candidate(
+        "pipeline",
+        [stage("gateway", 4, until=("a", "b")), stage("camera", 6, after=("a", "b"))],
+        [hop("gateway", "camera", 2)],
+    )
+    recipe = recipe_of(plan_report(chosen=back), FLEET)
+    assert [device.name for device in recipe.fleet.device] == ["gateway", "camera"]
+    assert [(link.source, link.target) for link in recipe.fleet.link] == [("camera", "gateway")]
+    assert recipe.rule == ("a,b",)
+    assert recipe.notes == ("idle by this plan: idler",)
+
+
+def test_each_device_folds_as_the_plan_says() -> None:
+    mixed = candidate(
+        "pipeline",
+        [stage("camera", 4, until=("a",), strategy="S3+Ss"), stage("gateway", 6, after=("a",))],
+        [hop("camera", "gateway", 2)],
+    )
+    rules = recipe_of(plan_report(chosen=mixed), FLEET).fusion
+    assert [(rule.device, str(rule.strategy)) for rule in rules] == [
+        ("camera", "S3+Ss"), ("gateway", "S3"),
+    ]  # fmt: skip
+
+
+def test_a_plan_that_does_not_split_is_a_bundle_of_one_shard() -> None:
+    recipe = recipe_of(plan_report(chosen=alone()), FLEET)
+    assert recipe.rule == ("none",) and len(recipe.fleet.device) == 1
+
+
+def test_a_plan_that_sends_frames_says_where_the_camera_must_be_read() -> None:
+    """The first shard films; here it is not where the camera is."""
+    recipe = recipe_of(plan_report(chosen=frames()), FLEET)
+    assert [device.name for device in recipe.fleet.device] == ["gateway"]
+    assert "give the agent on gateway that camera as its [source]" in recipe.notes[-1]
+
+
+def test_an_alternative_can_be_built_by_its_number() -> None:
+    """Counted as in the table, from 1."""
+    recipe = recipe_of(plan_report(), FLEET, choice=2)
+    assert [device.name for device in recipe.fleet.device] == ["camera"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "choice", "message"),
+    [
+        ({"chosen": None}, 0, "no plan keeps all its limits"),
+        ({"chosen": farm()}, 0, "a bundle is one pipeline"),
+        ({}, 9, "has 4 alternatives, not a number 9"),
+        ({"fleet": "garden"}, 0, "made for the fleet 'garden', not for 'yard'"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(
+    changes: dict[str, Any], choice: int, message: str
+) -> None:
+    with pytest.raises(PlanError, match=message):
+        recipe_of(plan_report(**changes), FLEET, choice=choice)
+
+
+def test_a_fleet_that_lost_a_device_is_refused_by_its_name() -> None:
+    smaller = msgspec.structs.replace(FLEET, device=(Device(name="camera"),), link=(), sink="")
+    with pytest.raises(PlanError, match="no device 'gateway'"):
+        recipe_of(plan_report(), smaller)
+
+
+@pytest.mark.parametrize("what", ["precision", "codec"])
+def test_what_a_build_cannot_make_yet_is_refused(what: str) -> None:
+    chosen = pipeline()
+    if what == "precision":
+        first = msgspec.structs.replace(chosen.stages[0], precision="int8")
+        chosen = msgspec.structs.replace(chosen, stages=(first, chosen.stages[1]))
+    else:
+        sent = msgspec.structs.replace(chosen.hops[0], codec="uint8")
+        chosen = msgspec.structs.replace(chosen, hops=(sent,))
+    with pytest.raises(PlanError, match="a build cannot make"):
+        recipe_of(plan_report(chosen=chosen), FLEET)
