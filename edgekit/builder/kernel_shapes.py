@@ -146,7 +146,23 @@ def _moved(shapes: NodeShapes) -> KernelShape:
         return KernelShape(key=key, sizes=(count, max(1, math.prod(whole.shape[axis:])), parts))
     axis = _first_difference(written.shape, read.shape)
     run = math.prod(written.shape[axis:])
+    if kind == "Slice" and len(written.shape) == 4 and axis == 3:
+        # Images are sliced along rows to take every other pixel.
+        kind = "Slice stepped"
     return KernelShape(key=kind, sizes=(count, max(1, run), 1))
+
+
+def _integer_concat(shapes: NodeShapes) -> KernelShape:
+    """Scale and zero point of the result, then tensor, scale and zero point of each part."""
+    whole = shapes.outputs[0]
+    axis = int(shapes.attribute("axis", 0)) % max(1, len(whole.shape))
+    sizes = (whole.element_count, math.prod(whole.shape[axis:]), len(shapes.node.input) // 3)
+    return KernelShape(key=f"QLinearConcat axis{axis}", sizes=sizes)
+
+
+def _integer_pool(shapes: NodeShapes) -> KernelShape | None:
+    found = None if shapes.attribute("channels_last", 0) else _pool(shapes)
+    return found and KernelShape(key=f"{found.key} plain", sizes=found.sizes)
 
 
 def _first_difference(one: tuple[int, ...], other: tuple[int, ...]) -> int:
@@ -208,4 +224,9 @@ _RULES: dict[str, Callable[[NodeShapes], KernelShape | None]] = {
     "Transpose": _transpose,
     "Softmax": _softmax,
     "LogSoftmax": _softmax,
+    "QLinearSoftmax": _softmax,
+    "QLinearAveragePool": _integer_pool,
+    "QLinearGlobalAveragePool": _global_pool,
+    "QLinearConcat": _integer_concat,
+    "QGemm": _gemm,
 }

@@ -3,9 +3,12 @@
 In: a LoadedModel.  Out: a Workload, all that the planner needs to know.  Pure.
 """
 
+from collections.abc import Mapping
+
 from edgekit.builder.kernel_shapes import kernel_of
 from edgekit.builder.load import LoadedModel
 from edgekit.builder.op_costs import NodeShapes, work_of
+from edgekit.builder.twins import twins_of
 from edgekit.spec.tensors import TensorSpec
 from edgekit.spec.workload import OpCost, Workload
 
@@ -21,7 +24,11 @@ def workload_of(loaded: LoadedModel) -> Workload:
     read = {name for i in loaded.parts.activation_nodes for name in nodes[i].input}
     used = read | set(loaded.parts.output_names)
     counted: set[str] = set()
-    ops = tuple(_cost(loaded, index, used, counted) for index in loaded.parts.activation_nodes)
+    twins, stored = twins_of(loaded), _stored(loaded)
+    ops = tuple(
+        _cost(loaded, index, used, counted, stored, twins.get(nodes[index].name, ""))
+        for index in loaded.parts.activation_nodes
+    )
     named = {name for op in ops for name in (*op.inputs, *op.outputs)}
     inputs = tuple(spec.name for spec in loaded.inputs)
     return Workload(
@@ -33,16 +40,34 @@ def workload_of(loaded: LoadedModel) -> Workload:
         ),
         inputs=inputs,
         outputs=loaded.parts.output_names,
+        opset=next((one.version for one in loaded.proto.opset_import if not one.domain), 17),
     )
 
 
-def _cost(loaded: LoadedModel, index: int, used: set[str], counted: set[str]) -> OpCost:
+def _stored(loaded: LoadedModel) -> dict[str, TensorSpec]:
+    """Constants that a DequantizeLinear makes, with the integers that are in the file for them."""
+    nodes = loaded.proto.graph.node
+    return {
+        nodes[index].output[0]: loaded.constants[nodes[index].input[0]]
+        for index in loaded.parts.constant_nodes
+        if nodes[index].op_type == "DequantizeLinear" and nodes[index].input[0] in loaded.constants
+    }
+
+
+def _cost(
+    loaded: LoadedModel,
+    index: int,
+    used: set[str],
+    counted: set[str],
+    stored: Mapping[str, TensorSpec],
+    twin: str,
+) -> OpCost:
     """Cost of one node. ``counted`` holds the parameters that an earlier node already counted."""
     node = loaded.proto.graph.node[index]
     inputs = tuple(dict.fromkeys(name for name in node.input if name in loaded.activations))
     outputs = tuple(name for name in node.output if name in used)
     constants = tuple(dict.fromkeys(name for name in node.input if name in loaded.constants))
-    weight_bytes = sum(loaded.constants[name].nbytes for name in constants)
+    weight_bytes = sum(stored.get(name, loaded.constants[name]).nbytes for name in constants)
     activation_bytes = sum(loaded.activations[name].nbytes for name in (*inputs, *outputs))
     shapes = NodeShapes(
         node=node,
@@ -65,6 +90,8 @@ def _cost(loaded: LoadedModel, index: int, used: set[str], counted: set[str]) ->
             if _is_trained(loaded.constants[name], node.op_type)
         ),
         kernel=kernel_of(shapes, set(constants)),
+        dequantized=tuple(stored[name] for name in constants if name in stored),
+        twin=twin,
     )
 
 

@@ -11,19 +11,28 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from edgekit.cli.fleet_child import lines_for_agent
+from edgekit.cli.profile_extras import (
+    CSV_OPTION,
+    METER_OPTION,
+    PROVIDER_OPTION,
+    checked_extras,
+)
+from edgekit.cli.profile_text import energy_text, session_memory_text
 from edgekit.cli.render import print_json, say, show_facts, warn
 from edgekit.errors import ConfigError
-from edgekit.profiler.conditions import complaints, observe, refuse_bad
+from edgekit.profiler.conditions import complaints, measure_scatter, notes, observe, refuse_bad
 from edgekit.profiler.library import user_folder
 from edgekit.profiler.run import ProfileOptions, measure_profile
 from edgekit.profiler.run import Progress as Tell
 from edgekit.spec.base import save
-from edgekit.spec.profile import DeviceProfile
+from edgekit.spec.profile import Conditions, DeviceProfile
 
-_FULL_S, _FULL_KERNELS = 240.0, 1600
+_FULL_S, _FULL_KERNELS = 480.0, 1600
 _QUICK_S, _QUICK_KERNELS = 45.0, 500
 _FOLDER = Path("device_profiles")
 
@@ -38,6 +47,13 @@ _FOLDER = Path("device_profiles")
 @click.option("--sustained", "minutes", default=0.0, metavar="MINUTES", help="Heat it up as well.")
 @click.option("--anyway", is_flag=True, help="Also on a busy, hot or throttled board.")
 @click.option("--json", "as_json", is_flag=True, help="Print the profile as JSON.")
+@click.option(
+    "--budget", "budget_s", type=click.FloatRange(1.0, 36000.0), help="Seconds, instead of --quick."
+)
+@PROVIDER_OPTION
+@METER_OPTION
+@CSV_OPTION
+@click.option("--for-agent", is_flag=True, hidden=True, help="Progress as JSON; end with stdin.")
 def command(
     name: str | None,
     out: Path | None,
@@ -46,6 +62,11 @@ def command(
     minutes: float,
     anyway: bool,
     as_json: bool,
+    budget_s: float | None,
+    providers: tuple[str, ...],
+    meter: str,
+    power_csv: Path | None,
+    for_agent: bool,
 ) -> None:
     """Measure this device: ceilings, kernel times, kernel groups, overheads.
 
@@ -54,33 +75,49 @@ def command(
     name = name or re.sub(r"[^a-z0-9-]+", "-", platform.node().lower()).strip("-") or "device"
     if "/" in name:
         raise ConfigError(f"{name!r} is no name of a device", hint="use letters, digits and -")
-    out = out or (_FOLDER if _FOLDER.is_dir() else user_folder()) / f"{name}.toml"
-    _check_writable(out)
-    conditions = observe()
-    if not anyway:
-        refuse_bad(conditions)
-    elif found := complaints(conditions):
-        warn(f"measuring anyway: {'; '.join(found)}")
+    out = out or default_out(name)
+    check_writable(out)
+    extras = checked_extras(meter=meter, power_csv=power_csv, providers=providers, is_quick=quick)
+    conditions = _conditions(anyway=anyway)
     options = ProfileOptions(
         name=name,
         threads=threads,
-        budget_s=_QUICK_S if quick else _FULL_S,
+        budget_s=budget_s or (_QUICK_S if quick else _FULL_S),
         most_kernels=_QUICK_KERNELS if quick else _FULL_KERNELS,
         sustained_minutes=minutes,
     )
     journal = out.with_name(f".{out.name}.{'quick' if quick else 'full'}.journal")
-    with _progress(enabled=not as_json) as tell:
+    with lines_for_agent() if for_agent else share_progress(enabled=not as_json) as tell:
         profile = measure_profile(options, journal=journal, progress=tell, conditions=conditions)
+        profile = extras.add_to(profile, tell)
     save(profile, out)
     with contextlib.suppress(OSError):
         journal.unlink()
     if as_json:
         print_json(profile)
-    else:
-        _show(profile, out)
+    elif not for_agent:
+        show_measured(profile, out)
 
 
-def _check_writable(out: Path) -> None:
+def _conditions(*, anyway: bool) -> Conditions:
+    """What the board is like; a bad one is refused unless told otherwise."""
+    conditions = observe()
+    if not anyway:
+        refuse_bad(conditions)
+    elif found := complaints(conditions):
+        warn(f"measuring anyway: {'; '.join(found)}")
+    conditions = msgspec.structs.replace(conditions, scatter=measure_scatter())
+    for note in notes(conditions):
+        warn(note)
+    return conditions
+
+
+def default_out(name: str) -> Path:
+    """Where the profile ``name`` is saved unless told otherwise."""
+    return (_FOLDER if _FOLDER.is_dir() else user_folder()) / f"{name}.toml"
+
+
+def check_writable(out: Path) -> None:
     """Find out before the measuring, not after it."""
     if out.suffix not in (".toml", ".json"):
         raise ConfigError(
@@ -97,7 +134,7 @@ def _check_writable(out: Path) -> None:
 
 
 @contextmanager
-def _progress(*, enabled: bool) -> Iterator[Tell]:
+def share_progress(*, enabled: bool) -> Iterator[Tell]:
     """A bar with what is done and how long it will still take; silent where nobody watches."""
     if not enabled or not sys.stderr.isatty():
         yield lambda text, share: None
@@ -122,7 +159,8 @@ def _progress(*, enabled: bool) -> Iterator[Tell]:
         yield tell
 
 
-def _show(profile: DeviceProfile, out: Path) -> None:
+def show_measured(profile: DeviceProfile, out: Path) -> None:
+    """What was measured, for people."""
     roofs = ", ".join(f"{one.precision} {one.compute}" for one in profile.ceiling)
     error = profile.error
     show_facts(
@@ -139,6 +177,8 @@ def _show(profile: DeviceProfile, out: Path) -> None:
             if error
             else "not measured",
             "fused": ", ".join(profile.fused) or "nothing",
+            "session memory": session_memory_text(profile),
+            "energy": energy_text(profile),
         }
     )
     say(f"saved {out}")

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from edgekit.cli.options import parse_inputs
+from edgekit.cli.profile_text import conditions_text, energy_text, session_memory_text
 from edgekit.cli.render import byte_progress, print_json, say, show_facts, show_table, warn
 from edgekit.errors import ConfigError
 from edgekit.profiler.library import FoundProfile, find_profile, stale_reason
@@ -152,8 +153,9 @@ def _show_profile(found: FoundProfile) -> None:
             "overheads": _overheads(profile),
             "kernels": _kernels(profile),
             "prediction error": _error(profile),
-            "energy": _energy(profile),
-            "conditions": _conditions(profile),
+            "session memory": session_memory_text(profile),
+            "energy": energy_text(profile),
+            "conditions": conditions_text(profile),
         }
     )
     if profile.note:
@@ -200,25 +202,6 @@ def _error(profile: DeviceProfile) -> str:
         f"10 %, worst {error.worst_percent:.0f} % ({error.shard_count} shards of "
         f"{error.model_count} models, each predicted without itself)"
     )
-
-
-def _energy(profile: DeviceProfile) -> str:
-    if (energy := profile.energy) is None:
-        return "not measured"
-    return f"{energy.idle_w:.1f} W idle, {energy.busy_w:.1f} W busy ({energy.meter})"
-
-
-def _conditions(profile: DeviceProfile) -> str:
-    if profile.source == "datasheet":
-        return "not measured"
-    seen = profile.conditions
-    parts = [f"load {seen.load_1min:.2f}", *filter(None, (seen.governor, seen.power_mode))]
-    before, after = seen.temperature_before_celsius, seen.temperature_after_celsius
-    if before is not None and after is not None:
-        parts.append(f"{before:.0f} to {after:.0f} degrees Celsius")
-    if seen.throttle_flags:
-        parts.append(f"throttled: {seen.throttle_flags}")
-    return ", ".join(parts)
 
 
 def _show_dots(workload: Workload, ceiling: Ceiling, dots: tuple[Dot, ...]) -> None:

@@ -11,6 +11,7 @@ Source: Williams et al., CACM 2009 (roofline); McCalpin, STREAM, 1995.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -22,18 +23,22 @@ from edgekit.profiler.probe_session import (
     optimized_nodes,
     probe_run,
 )
-from edgekit.spec.profile import Precision
+from edgekit.runtime.ort import provider_chain
+from edgekit.spec.profile import Ceiling, Precision
 from edgekit.spec.tensors import Array, TensorSpec
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 _CONVOLUTIONS = ((64, 56, 3), (128, 28, 3), (256, 14, 3), (256, 28, 1), (512, 14, 1))
 """Channels, pixels a side, kernel: high intensity, from small tensors to large ones."""
+_SUSTAINED = 1
+"""Which of them runs for minutes."""
+PRODUCT = "GEMM"
+"""How the names of matrix products begin."""
 _PRODUCTS = ((512, 512, 512), (1024, 1024, 1024))
 _LARGE_BYTES = 128 << 20
 _CACHED_BYTES = 128 << 10
-_OTHER_BYTES = 16 << 20
 _CHAIN = (4, 68)
-_OUTPUT_BYTES = (4 << 10, 1 << 20)
+_OUTPUT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,25 +53,81 @@ class Overheads:
     """Of results handed from the runtime to Python."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One model whose arithmetic is known."""
+
+    name: str
+    model: bytes
+    work_flop: int
+
+
 def compute_ceiling(
-    precision: Precision, *, threads: int = 1, budget_s: float = 2.0
+    precision: Precision, *, threads: int = 1, budget_s: float = 2.0, provider: str = "cpu"
 ) -> float | None:
     """Fastest arithmetic [flop/s] of this precision; None if the runtime only emulates it.
 
     Raises: EdgeKitError subclasses if the runtime fails on fp32, which every provider runs.
     """
-    share_s = budget_s / (len(_CONVOLUTIONS) + len(_PRODUCTS))
-    best = 0.0
-    for model, work_flop in [*_convolutions(precision), *_products(precision)]:
+    rates = compute_rates(precision, threads=threads, budget_s=budget_s, provider=provider)
+    return max(rates.values(), default=None)
+
+
+def compute_rates(
+    precision: Precision, *, threads: int = 1, budget_s: float = 2.0, provider: str = "cpu"
+) -> dict[str, float]:
+    """Arithmetic [flop/s] that each probe attains, such as "Conv 3x3 64x56x56"; the ceiling is the
+    largest. Those that the runtime refuses or only emulates are left out.
+
+    Raises: EdgeKitError subclasses if the runtime fails on fp32, which every provider runs.
+    """
+    probes = [*_convolutions(precision), *_products(precision)]
+    rates = {}
+    for probe in probes:
         try:
-            if precision == "fp16" and _is_emulated(model):
+            # What another provider makes of it, the optimised graph of the CPU does not tell.
+            if precision == "fp16" and provider == "cpu" and _is_emulated(probe.model):
                 continue
-            run = probe_run(model, threads=threads)
-            best = max(best, work_flop / best_time_s(run, budget_s=share_s))
+            run = probe_run(probe.model, threads=threads, provider=provider)
+            time_s = best_time_s(run, budget_s=budget_s / len(probes))
+            rates[probe.name] = probe.work_flop / time_s
         except EdgeKitError:
             if precision == "fp32":
                 raise
-    return best or None
+    return rates
+
+
+def provider_ceilings(
+    provider: str, *, threads: int = 1, budget_s: float = 6.0
+) -> tuple[Ceiling, ...]:
+    """The roofs of one execution provider, and what launches and sessions cost under it.
+
+    Raises: ConfigError if the runtime does not have it, DeviceError if it does not start.
+    """
+    provider_chain(provider)
+    extra = overheads(threads=threads, budget_s=0.25 * budget_s, provider=provider)
+    found = []
+    for precision in PRECISIONS:
+        rate = compute_ceiling(
+            precision, threads=threads, budget_s=0.25 * budget_s, provider=provider
+        )
+        if rate is not None:
+            unit = "Gop/s" if precision == "int8" else "Gflop/s"
+            found.append(
+                Ceiling(
+                    precision=precision,
+                    compute=f"{rate / 1e9:.4g} {unit}",
+                    provider=provider,
+                    launch_overhead=f"{1e6 * extra.launch_s:.4g} us",
+                    session_overhead=f"{1e6 * extra.session_s:.4g} us",
+                )
+            )
+    return tuple(found)
+
+
+def busy_probe(*, threads: int = 1) -> Callable[[], object]:
+    """Work that keeps the device as busy as it gets, a fraction of a second at a time."""
+    return probe_run(_convolutions("fp32")[_SUSTAINED].model, threads=threads)
 
 
 def sustained_ceiling(precision: Precision, *, threads: int, minutes: float) -> float:
@@ -74,14 +135,14 @@ def sustained_ceiling(precision: Precision, *, threads: int, minutes: float) -> 
 
     Raises: ModelError if the runtime does not run this precision.
     """
-    model, work_flop = _convolutions(precision)[1]
-    run = probe_run(model, threads=threads)
+    probe = _convolutions(precision)[_SUSTAINED]
+    run = probe_run(probe.model, threads=threads)
     began_s = time.perf_counter()
     tail_began_s, count = began_s + 48.0 * minutes, 0
     while (now_s := time.perf_counter()) < began_s + 60.0 * minutes or not count:
         run()
         count += now_s >= tail_began_s
-    return count * work_flop / (time.perf_counter() - max(tail_began_s, began_s))
+    return count * probe.work_flop / (time.perf_counter() - max(tail_began_s, began_s))
 
 
 def memory_bandwidth(*, budget_s: float = 1.5, large_bytes: int = _LARGE_BYTES) -> float:
@@ -101,54 +162,42 @@ def cache_bandwidth(*, budget_s: float = 0.5) -> float:
     return memory_bandwidth(budget_s=budget_s, large_bytes=_CACHED_BYTES)
 
 
-def overheads(*, threads: int = 1, budget_s: float = 1.5) -> Overheads:
-    """Cost per operator, per inference, and per byte of results.
-
-    Between two runs the caches are filled with other data, as other work of a frame does.
-    """
-    lengths = [probe_run(_chain(length), threads=threads) for length in _CHAIN]
-    sizes = [probe_run(_one_output(nbytes), threads=threads) for nbytes in _OUTPUT_BYTES]
-    forget = _forgetting()
-    turns = [one for run in (*lengths, *sizes) for one in (forget, run)]
-    short_s, long_s, small_s, large_s = interleaved_times_s(
-        turns, budget_s=budget_s, least_count=20
-    )[1::2]
+def overheads(*, threads: int = 1, budget_s: float = 1.5, provider: str = "cpu") -> Overheads:
+    """Cost per operator, per inference, and per byte of results handed over."""
+    load = partial(probe_run, threads=threads, provider=provider)
+    chains = [load(_chain(length)) for length in _CHAIN]
+    handed = [load(_one_output(_OUTPUT_BYTES, is_kept=is_kept)) for is_kept in (False, True)]
+    short_s, long_s, kept_s, given_s = interleaved_times_s(
+        [*chains, *handed], budget_s=budget_s, least_count=20
+    )
     launch_s = max(0.0, (long_s - short_s) / (_CHAIN[1] - _CHAIN[0]))
-    copied_bytes = _OUTPUT_BYTES[1] - _OUTPUT_BYTES[0]
     return Overheads(
         launch_s=launch_s,
         session_s=max(0.0, short_s - _CHAIN[0] * launch_s),
-        copy_bytes_per_s=copied_bytes / max(1e-9, large_s - small_s),
+        copy_bytes_per_s=_OUTPUT_BYTES / max(1e-9, given_s - kept_s),
     )
 
 
-def _forgetting() -> Callable[[], object]:
-    """Work that leaves little of the caches to whoever runs next."""
-    other = np.ones(_OTHER_BYTES // 8)
-    return lambda: float(other.sum())
-
-
-def _convolutions(precision: Precision) -> list[tuple[bytes, int]]:
-    """Models and their work [flop]."""
+def _convolutions(precision: Precision) -> list[Probe]:
     made = []
     for channels, size_px, kernel in _CONVOLUTIONS:
         weight = _weights((channels, channels, kernel, kernel))
         shape = (1, channels, size_px, size_px)
-        pads = [kernel // 2] * 4
+        model = _model("Conv", precision, weight, shape, shape, {"pads": [kernel // 2] * 4})
+        name = f"Conv {kernel}x{kernel} {channels}x{size_px}x{size_px}"
         work_flop = 2 * channels**2 * kernel**2 * size_px**2
-        made.append((_model("Conv", precision, weight, shape, shape, {"pads": pads}), work_flop))
+        made.append(Probe(name=name, model=model, work_flop=work_flop))
     return made
 
 
-def _products(precision: Precision) -> list[tuple[bytes, int]]:
-    return [
-        (
-            _model("MatMul", precision, _weights((inner, columns)), (rows, inner),
-                   (rows, columns), {}),
-            2 * rows * inner * columns,
-        )
-        for rows, inner, columns in _PRODUCTS
-    ]  # fmt: skip
+def _products(precision: Precision) -> list[Probe]:
+    made = []
+    for rows, inner, columns in _PRODUCTS:
+        weight = _weights((inner, columns))
+        model = _model("MatMul", precision, weight, (rows, inner), (rows, columns), {})
+        name = f"{PRODUCT} {rows}x{inner}x{columns}"
+        made.append(Probe(name=name, model=model, work_flop=2 * rows * inner * columns))
+    return made
 
 
 def _weights(shape: tuple[int, ...]) -> Array:
@@ -201,12 +250,18 @@ def _chain(length: int) -> bytes:
     return write_model(nodes, inputs=small[:1], outputs=small[1:], weights={})
 
 
-def _one_output(nbytes: int) -> bytes:
-    """A tensor of ``nbytes`` is made from one number, so that only handing it over takes time."""
+def _one_output(nbytes: int, *, is_kept: bool) -> bytes:
+    """A tensor of ``nbytes`` made from one number; handed out, or kept but for one number of it."""
     count = nbytes // 4
+    nodes = [Node(op_type="Expand", inputs=("x", "shape"), outputs=("y",))]
+    weights = {"shape": np.array([count])}
+    if is_kept:
+        nodes.append(Node(op_type="Slice", inputs=("y", "zero", "one", "zero"), outputs=("z",)))
+        weights |= {"zero": np.array([0]), "one": np.array([1])}
+    name, length = ("z", 1) if is_kept else ("y", count)
     return write_model(
-        [Node(op_type="Expand", inputs=("x", "shape"), outputs=("y",))],
+        nodes,
         inputs=[TensorSpec(name="x", dtype="float32", shape=(1,))],
-        outputs=[TensorSpec(name="y", dtype="float32", shape=(count,))],
-        weights={"shape": np.array([count])},
+        outputs=[TensorSpec(name=name, dtype="float32", shape=(length,))],
+        weights=weights,
     )

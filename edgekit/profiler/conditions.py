@@ -8,10 +8,13 @@ Source: Raspberry Pi documentation of ``vcgencmd get_throttled``; Linux cpufreq 
 import os
 import shutil
 import subprocess
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from edgekit.errors import DeviceError
 from edgekit.spec.profile import Conditions
@@ -26,6 +29,8 @@ _THROTTLED_NOW = {
 """Bits of ``vcgencmd get_throttled``; those 16 higher say that it happened since the boot."""
 _BUSY_LOAD_PER_PROCESSOR = 0.3
 _HOT_CELSIUS = 85.0
+_SHARED_SCATTER = 1.3
+_FEWEST_PIECES = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,48 @@ def observe(board: Board | None = None) -> Conditions:
         power_mode=_power_mode(board),
         throttle_flags=_throttling(board),
         temperature_before_celsius=_temperature(board),
+    )
+
+
+def measure_scatter(*, duration_s: float = 1.0, piece_s: float = 300e-6) -> float:
+    """p90 / p10 of the times of equal pieces of work of about ``piece_s`` each.
+
+    About 1 on a core of one's own. On half a core, or on a processor shared with other virtual
+    machines, pieces take up to twice as long for milliseconds at a time, which no load shows.
+    """
+    values = np.linspace(0.0, 1.0, 2048)
+    results = np.empty_like(values)
+
+    def piece(count: int) -> float:
+        began_s = time.perf_counter()
+        for _ in range(count):
+            np.sin(values, out=results)
+        return time.perf_counter() - began_s
+
+    one_s = min(piece(1) for _ in range(20))
+    count = max(1, round(piece_s / one_s))
+    times_s: list[float] = []
+    until_s = time.perf_counter() + duration_s
+    while len(times_s) < _FEWEST_PIECES or time.perf_counter() < until_s:
+        times_s.append(piece(count))
+    return scatter_of(times_s)
+
+
+def scatter_of(times_s: Sequence[float]) -> float:
+    """p90 / p10 of positive times [s]. Raises: ValueError if there are none."""
+    if not times_s:
+        raise ValueError("no times, no scatter")
+    low_s, high_s = np.percentile(times_s, (10, 90))
+    return round(float(high_s / low_s), 2)
+
+
+def notes(conditions: Conditions) -> tuple[str, ...]:
+    """What to know about a measurement that is good all the same."""
+    if conditions.scatter < _SHARED_SCATTER:
+        return ()
+    return (
+        f"shared processor: runs scatter by {conditions.scatter:.1f}x; times are those of "
+        "undisturbed runs",
     )
 
 

@@ -7,6 +7,7 @@ Each habit has a small model and a question to the graph that the runtime makes 
 import numpy as np
 
 from edgekit.planner.launches import ACTIVATIONS, LAYOUT
+from edgekit.profiler.integer_habits import detect_integer_habits
 from edgekit.profiler.onnx_writer import Attribute, ListedNode, Node, write_model
 from edgekit.profiler.probe_session import optimized_nodes
 from edgekit.spec.tensors import Array, TensorSpec
@@ -39,7 +40,7 @@ def detect_habits() -> tuple[str, ...]:
         found.append("Gemm+Relu")
     if block := _block():
         found.append(f"{LAYOUT}{block}")
-    return tuple(sorted(found))
+    return tuple(sorted((*found, *detect_integer_habits())))
 
 
 def _node(kind: str, result: str, *inputs: str, **attributes: Attribute) -> Node:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
+from edgekit.planner.calibrate import MeasuredShard, fit, shard_terms
 from edgekit.planner.predict import Predictor
 from edgekit.profiler.onnx_writer import Attribute, Node, write_model
 from edgekit.profiler.probe_session import interleaved_times_s, probe_run
@@ -22,8 +23,11 @@ from edgekit.spec.workload import KernelShape, OpCost, Workload
 
 _BLOCKS = ("plain", "plain", "separable", "residual", "gated", "joined")
 _WIDTHS = (16, 24, 32, 40, 48, 64)
-_SIDES_PX = (96, 128, 160, 192)
+_SIDES_PX = (48, 64, 96, 128, 160, 192)
+_LEAST_SIDE_PX = 8
+"""Networks stop halving their images about there."""
 _MOST_CHANNELS = 384
+NETWORK_COUNT = 24
 
 
 @dataclass
@@ -127,6 +131,8 @@ def made_up(seed: int) -> MadeUpNetwork:
     network.conv(generator.choice(_WIDTHS), 3, stride=2)
     network.pointwise("Relu")
     for _ in range(generator.randint(2, 4)):
+        if network.side <= _LEAST_SIDE_PX:
+            break
         network.conv(min(2 * network.channels, _MOST_CHANNELS), 3, stride=2)
         network.pointwise("Relu")
         for _ in range(generator.randint(1, 4)):
@@ -159,23 +165,31 @@ def _block(network: MadeUpNetwork, kind: str) -> None:
     network.pointwise("Relu")
 
 
-def with_error(
-    profile: DeviceProfile, *, network_count: int = 16, budget_s: float = 6.0
-) -> DeviceProfile:
-    """``profile`` with ``in_network`` fitted on half of ``network_count`` made-up networks, and
-    with the error that its predictions have on the other half.
+def measure_made_up(
+    *, threads: int = 1, network_count: int = NETWORK_COUNT, budget_s: float = 6.0
+) -> tuple[float, ...]:
+    """Seconds of each made-up network as a whole.
 
     Raises: ModelError if the runtime refuses one of them.
     """
-    networks = [made_up(seed) for seed in range(network_count)]
-    runs = [probe_run(network.model(), threads=profile.threads) for network in networks]
-    times_s = interleaved_times_s(runs, budget_s=budget_s)
-    measured = list(zip(networks, times_s, strict=True))
-    ratio = float(np.median(_ratios(profile, measured[::2])))
-    fitted = msgspec.structs.replace(
-        profile, in_network=round(float(np.clip(profile.in_network * ratio, 0.2, 5.0)), 4)
-    )
-    errors = [100 * abs(1 / ratio - 1) for ratio in _ratios(fitted, measured[1::2])]
+    runs = [probe_run(made_up(seed).model(), threads=threads) for seed in range(network_count)]
+    return tuple(interleaved_times_s(runs, budget_s=budget_s))
+
+
+def with_error(profile: DeviceProfile, times_s: Sequence[float]) -> DeviceProfile:
+    """``profile`` fitted to the made-up networks that took ``times_s``, and with the error that its
+    predictions have for each of them when it is left out of the fit.
+    """
+    networks = [made_up(seed) for seed in range(len(times_s))]
+    measured = [
+        MeasuredShard(workload=network.workload(), ops=range(len(network.ops)), time_s=time_s)
+        for network, time_s in zip(networks, times_s, strict=True)
+    ]
+    terms = shard_terms(profile, measured)
+    errors = [
+        100 * _error(fit(profile, [*terms[:index], *terms[index + 1 :]]), one)
+        for index, one in enumerate(measured)
+    ]
     error = PredictionError(
         shard_count=len(errors),
         model_count=len(errors),
@@ -183,13 +197,8 @@ def with_error(
         within_10_percent=round(100 * float(np.mean([error <= 10 for error in errors])), 1),
         worst_percent=round(max(errors), 2),
     )
-    return msgspec.structs.replace(fitted, error=error)
+    return msgspec.structs.replace(fit(profile, terms), error=error)
 
 
-def _ratios(profile: DeviceProfile, measured: Sequence[tuple[MadeUpNetwork, float]]) -> list[float]:
-    """Measured over predicted time, per network."""
-    predictor = Predictor(profile)
-    return [
-        time_s / predictor.predict(network.workload(), range(len(network.ops))).time_s
-        for network, time_s in measured
-    ]
+def _error(profile: DeviceProfile, one: MeasuredShard) -> float:
+    return abs(Predictor(profile).predict(one.workload, one.ops).time_s / one.time_s - 1)

@@ -1,9 +1,10 @@
-"""Time single kernels inside the runtime: many small branches in one model, by its own clock.
+"""Time single kernels inside the runtime, by its own clock.
 
 In:  keys and sizes of kernels.  Out: KernelTimes, one by one as they are known.
-The branches of a model take turns, so each kernel finds its weights as cold as in a network, and
-its input as warm. The runtime's profile says how long each kernel took, and each copy between
-layouts. A time is the mean of the faster half of the runs: what else runs can only make it slower.
+A kernel runs alone, again and again, so it finds its weights as warm as its own size allows, as
+in a small network; what cold weights cost in a large one is measured apart (``weight_reads``).
+The runtime's profile says how long each kernel took, and each copy between layouts. A time is the
+mean of the undisturbed runs: what else runs can only make it slower.
 """
 
 import json
@@ -22,41 +23,54 @@ import onnxruntime as ort
 from edgekit.errors import DeviceError
 from edgekit.planner.kernel_keys import kernel_facts
 from edgekit.profiler.onnx_writer import write_model
-from edgekit.profiler.probe_models import FEEDER, Branch, branch_of
+from edgekit.profiler.probe_branch import FEEDER, Branch
+from edgekit.profiler.probe_models import branch_of
+from edgekit.profiler.probe_session import undisturbed_mean
 from edgekit.runtime.session import random_inputs
 from edgekit.spec.profile import KernelTime
 from edgekit.spec.workload import KernelShape
 
 logger = logging.getLogger(__name__)
-_PACK_BYTES = 24 << 20
-"""Tensors of one model of branches; more than a cache holds, less than a small board's memory."""
-_PACK_COUNT = 24
+_PACK_COUNT = 1
+"""Kernels of one model: together they would find each other's data in the caches."""
+_RUN_S = 0.015
+_LEAST_RUNS, _MOST_RUNS = 10, 60
 _TRUNCATION_S = 0.5e-6
 """The runtime's profile cuts times down to whole microseconds; half of one is what that loses."""
+_RESOLUTION_S = 1e-6
+_LEAST_S = 1e-7
+"""A kernel that takes no longer cannot be told from none."""
 _REORDERS = ("ReorderInput", "ReorderOutput")
 
 
 def packs(
-    shapes: Sequence[KernelShape], *, pack_bytes: int = _PACK_BYTES
+    shapes: Sequence[KernelShape], *, pack_count: int = _PACK_COUNT
 ) -> Iterator[tuple[KernelShape, ...]]:
-    """Kernels grouped into models that stay small."""
-    pack: list[KernelShape] = []
-    size_bytes = 0.0
-    for shape in shapes:
-        needed = kernel_facts(shape.key, shape.sizes).traffic_bytes
-        if pack and (len(pack) >= _PACK_COUNT or size_bytes + needed > pack_bytes):
-            yield tuple(pack)
-            pack, size_bytes = [], 0.0
-        pack.append(shape)
-        size_bytes += needed
-    if pack:
-        yield tuple(pack)
+    """Kernels grouped into models."""
+    for start in range(0, len(shapes), pack_count):
+        yield tuple(shapes[start : start + pack_count])
+
+
+def recording_s(*, threads: int = 1) -> float:
+    """What the runtime's clock counts for a kernel that does next to nothing [s].
+
+    Recording an event takes a few microseconds that no unrecorded kernel takes.
+    """
+    nothing = KernelShape(key="Relu", sizes=(1, 8))
+    found = measure_pack([nothing], threads=threads, run_count=_MOST_RUNS)
+    return min(one.time_s for one in found if one.key == nothing.key)
 
 
 def measure_pack(
-    shapes: Sequence[KernelShape], *, threads: int = 1, run_count: int = 20
+    shapes: Sequence[KernelShape],
+    *,
+    threads: int = 1,
+    run_count: int = 0,
+    recorded_s: float = 0.0,
 ) -> list[KernelTime]:
     """Times of these kernels, and of the layout copies around them; unknown keys are left out.
+
+    ``recorded_s`` is what recording an event takes (``recording_s``): it is taken off.
 
     Raises: DeviceError if the runtime cannot run the probe model.
     """
@@ -67,13 +81,21 @@ def measure_pack(
     ]
     if not branches:
         return []
+    run_count = run_count or _run_count(shapes)
     events = _profile([branch for _, branch in branches], threads=threads, run_count=run_count)
     found = [
-        _summary(shape.key, shape.sizes, runs)
+        _summary(shape.key, shape.sizes, runs, recorded_s)
         for shape, branch in branches
         if (runs := _own_times(events, _prefix(branch), run_count))
     ]
-    return found + _copies(events)
+    return found + _copies(events, recorded_s)
+
+
+def _run_count(shapes: Sequence[KernelShape]) -> int:
+    """Runs that take about a constant time at a few Gflop/s, within bounds."""
+    facts = [kernel_facts(shape.key, shape.sizes) for shape in shapes]
+    guess_s = sum(one.work_flop / 2e10 + one.traffic_bytes / 1e10 for one in facts)
+    return round(min(max(_RUN_S / max(guess_s, 1e-9), _LEAST_RUNS), _MOST_RUNS))
 
 
 def _prefix(branch: Branch) -> str:
@@ -156,21 +178,26 @@ def _own_times(events: Sequence[_Event], prefix: str, run_count: int) -> list[fl
     return [sum(times) for times in zip(*series, strict=False)] if series else []
 
 
-def _copies(events: Sequence[_Event]) -> list[KernelTime]:
+def _copies(events: Sequence[_Event], recorded_s: float) -> list[KernelTime]:
     times: dict[tuple[str, tuple[int, ...]], list[float]] = defaultdict(list)
     for event in events:
         if event.op_type in _REORDERS and len(event.shape) == 4:
             channels, height, width = event.shape[1:]
             times[event.op_type, (channels, height * width)].append(event.time_s)
-    return [_summary(key, sizes, values[1:] or values) for (key, sizes), values in times.items()]
+    return [
+        _summary(key, sizes, values[1:] or values, recorded_s)
+        for (key, sizes), values in times.items()
+    ]
 
 
-def _summary(key: str, sizes: tuple[int, ...], times_s: Sequence[float]) -> KernelTime:
+def _summary(
+    key: str, sizes: tuple[int, ...], times_s: Sequence[float], recorded_s: float
+) -> KernelTime:
     ordered = sorted(times_s)
-    faster = ordered[: max(1, (len(ordered) + 1) // 2)]
-    time_s = sum(faster) / len(faster)
-    spread = (faster[-1] - faster[0]) / time_s
-    return KernelTime(key=key, sizes=sizes, time_s=time_s, spread=round(spread, 4))
+    counted_s = undisturbed_mean(ordered, resolution_s=_RESOLUTION_S)
+    spread = (ordered[len(ordered) // 2] - ordered[0]) / counted_s
+    time_s = float(f"{max(_LEAST_S, counted_s - recorded_s):.4g}")
+    return KernelTime(key=key, sizes=sizes, time_s=time_s, spread=round(spread, 2))
 
 
 class Journal:

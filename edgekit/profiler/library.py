@@ -1,7 +1,8 @@
 """Find device profiles by name: one TOML file per board, named after it.
 
 In: a name, or the path of a file.  Out: a checked DeviceProfile, or a ConfigError with near names.
-Profiles of one's own (measured here) hide shipped ones of the same name. Reads files only.
+Profiles of one's own (measured here) hide shipped ones of the same name, and those of the folder
+that one works in hide both. Reads files only.
 """
 
 import difflib
@@ -48,9 +49,14 @@ def shipped_folder() -> Path:
     return installed if installed.is_dir() else _PACKAGE.parent / "device_profiles"
 
 
+def working_folder() -> Path:
+    """``device_profiles`` where one works: what a fleet's files lie beside."""
+    return Path("device_profiles")
+
+
 def profile_folders() -> tuple[Path, ...]:
     """Folders to look in; the first that has a name wins."""
-    return user_folder(), shipped_folder()
+    return working_folder(), user_folder(), shipped_folder()
 
 
 def find_profile(name: str, *, folders: Sequence[Path] | None = None) -> FoundProfile:

@@ -16,6 +16,8 @@ from edgekit.profiler.onnx_writer import ListedNode, read_nodes
 from edgekit.runtime.ort import OrtSession
 from edgekit.runtime.session import random_inputs
 
+_RUNS_A_TURN = 3
+
 
 def optimized_nodes(model: bytes) -> tuple[ListedNode, ...]:
     """The operators that the runtime runs for ``model`` at its highest optimisation level.
@@ -40,15 +42,16 @@ def optimized_nodes(model: bytes) -> tuple[ListedNode, ...]:
         return read_nodes(result.read_bytes())
 
 
-def probe_run(model: bytes, *, threads: int = 1) -> Callable[[], object]:
+def probe_run(model: bytes, *, threads: int = 1, provider: str = "cpu") -> Callable[[], object]:
     """A function that runs ``model`` once on random inputs; its file is gone when this returns.
 
-    Raises: ModelError if the runtime refuses the model.
+    Raises: ModelError if the runtime refuses the model, ConfigError or DeviceError without the
+    execution provider.
     """
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         path = Path(folder) / "probe.onnx"
         path.write_bytes(model)
-        session = OrtSession(path, threads=threads)
+        session = OrtSession(path, threads=threads, provider=provider)
     inputs = random_inputs(session.inputs)
     return lambda: session.run(inputs)
 
@@ -61,21 +64,29 @@ def best_time_s(run: Callable[[], object], *, budget_s: float, least_count: int 
 def interleaved_times_s(
     runs: Sequence[Callable[[], object]], *, budget_s: float, least_count: int = 5
 ) -> list[float]:
-    """The same for several, taking turns, so that a change of clock or load hits all alike."""
-    for run in runs:
-        run()
+    """The same for several, taking turns, so that a change of clock or load hits all alike.
+
+    The first run of a turn finds the caches full of the others' data, and is not counted: a device
+    runs the same shard frame after frame.
+    """
     times: list[list[float]] = [[] for _ in runs]
     began_s = time.perf_counter()
     while len(times[0]) < least_count or time.perf_counter() - began_s < budget_s:
         for run, own in zip(runs, times, strict=True):
-            started_s = time.perf_counter()
             run()
-            own.append(time.perf_counter() - started_s)
-    return [faster_half_mean(own) for own in times]
+            for _ in range(_RUNS_A_TURN):
+                started_s = time.perf_counter()
+                run()
+                own.append(time.perf_counter() - started_s)
+    return [undisturbed_mean(own) for own in times]
 
 
-def faster_half_mean(times_s: Sequence[float]) -> float:
-    """Mean of the faster half: what else runs on the machine can only make a run slower."""
-    ordered = sorted(times_s)
-    faster = ordered[: (len(ordered) + 1) // 2]
-    return sum(faster) / len(faster)
+def undisturbed_mean(times_s: Sequence[float], *, resolution_s: float = 0.0) -> float:
+    """Mean of the runs within a tenth of the fastest, and within the clock's ``resolution_s``.
+
+    What else runs, on this machine or on the other half of a shared core, can only make a run
+    slower: up to twice, for milliseconds at a time. The runs it missed lie close together.
+    """
+    limit_s = 1.1 * min(times_s) + resolution_s
+    clean = [time_s for time_s in times_s if time_s <= limit_s]
+    return sum(clean) / len(clean)

@@ -20,12 +20,15 @@ from edgekit import __version__
 from edgekit.errors import DeviceError
 from edgekit.planner.kernel_model import KernelModel
 from edgekit.planner.launches import LAYOUT, Habits
+from edgekit.planner.predict import Predictor
 from edgekit.profiler import ceilings
 from edgekit.profiler.catalogue import catalogue, epilogues
 from edgekit.profiler.conditions import after
 from edgekit.profiler.habits import detect_habits
-from edgekit.profiler.holdout import with_error
-from edgekit.profiler.kernel_table import Journal, measure_pack, packs
+from edgekit.profiler.holdout import measure_made_up, with_error
+from edgekit.profiler.kernel_table import Journal, measure_pack, packs, recording_s
+from edgekit.profiler.memory import session_memory
+from edgekit.profiler.weight_reads import weight_reads
 from edgekit.runtime.ort import runtime_name
 from edgekit.spec.profile import Ceiling, Conditions, DeviceProfile, KernelTime
 from edgekit.spec.workload import KernelShape
@@ -33,8 +36,11 @@ from edgekit.spec.workload import KernelShape
 logger = logging.getLogger(__name__)
 Progress = Callable[[str, float], None]
 """Called with what is being done, and the share of the time that is used up (0..1)."""
-_PASSES = 2
-"""Times that every kernel is measured, far apart: a disturbance seldom comes twice."""
+_AGAIN_SHARE, _AGAIN_COUNT_SHARE = 0.9, 0.6
+"""Until this share of the budget is used, those kernels are measured again that are slowest for
+what their neighbours take: a disturbance may last for seconds, but seldom comes back."""
+_NO_COPY_BYTES_PER_S = 2e11
+_LEAST_KERNEL_SHARE = 0.4
 _CEILING_SHARE = 0.15
 _ADAPTIVE_SHARE = 0.25
 """Share of the kernels that is chosen where the first ones leave most doubt."""
@@ -46,7 +52,7 @@ class ProfileOptions:
 
     name: str
     threads: int = 1
-    budget_s: float = 240.0
+    budget_s: float = 480.0
     """Of seconds, the sustained load not counted."""
     most_kernels: int = 1600
     sustained_minutes: float = 0.0
@@ -87,6 +93,12 @@ def measure_profile(
     cache = ceilings.cache_bandwidth(budget_s=0.3)
     clock.tell("overheads")
     extra = ceilings.overheads(threads=options.threads, budget_s=min(3.0, 0.03 * options.budget_s))
+    reads = weight_reads(threads=options.threads, budget_s=min(4.0, 0.03 * options.budget_s))
+    clock.tell("memory of sessions")
+    sessions = session_memory(threads=options.threads, budget_s=min(20.0, 0.1 * options.budget_s))
+    clock.tell("made-up networks")
+    share_s = min(12.0, 0.05 * options.budget_s)
+    times_s = measure_made_up(threads=options.threads, budget_s=share_s)
     kernels = _kernels(options, fused, clock, opened, roofs[0].flop_per_s, cache)
     profile = DeviceProfile(
         name=options.name,
@@ -96,11 +108,13 @@ def measure_profile(
         memory=f"{_memory_bytes() / 1e9:.4g} GB",
         memory_bandwidth=f"{bandwidth / 1e9:.4g} GB/s",
         cache_bandwidth=f"{cache / 1e9:.4g} GB/s",
-        copy_bandwidth=f"{extra.copy_bytes_per_s / 1e9:.4g} GB/s",
+        copy_bandwidth=_copied(extra.copy_bytes_per_s),
         launch_overhead=f"{1e6 * extra.launch_s:.4g} us",
         session_overhead=f"{1e6 * extra.session_s:.4g} us",
         ceiling=roofs,
         kernel=tuple(kernels),
+        weight_read=reads,
+        session_memory=sessions,
         fused=fused,
         threads=options.threads,
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
@@ -108,8 +122,12 @@ def measure_profile(
         runtime=runtime_name(),
         conditions=conditions,
     )
-    clock.tell("error on made-up networks")
-    profile = with_error(profile, budget_s=min(8.0, 0.06 * options.budget_s))
+    clock.tell("fit")
+    profile = msgspec.structs.replace(profile, reach=Predictor(profile).kernels.fitted_reaches())
+    clock.tell("made-up networks once more")
+    again_s = measure_made_up(threads=options.threads, budget_s=share_s)
+    # Minutes apart, the faster time of each: as with kernels, others only make it slower.
+    profile = with_error(profile, [min(both) for both in zip(times_s, again_s, strict=True)])
     return msgspec.structs.replace(profile, conditions=after(conditions))
 
 
@@ -131,10 +149,16 @@ def _ceilings(options: ProfileOptions, clock: _Clock) -> tuple[Ceiling, ...]:
                 precision, threads=options.threads, minutes=options.sustained_minutes
             )
             sustained = _rate(slow, precision)
+            clock.began_s += 60.0 * options.sustained_minutes
         found.append(
             Ceiling(precision=precision, compute=_rate(rate, precision), sustained=sustained)
         )
     return tuple(found)
+
+
+def _copied(bytes_per_s: float) -> str:
+    """Empty where results are handed over without a copy that could be measured."""
+    return f"{bytes_per_s / 1e9:.4g} GB/s" if bytes_per_s < _NO_COPY_BYTES_PER_S else ""
 
 
 def _rate(per_s: float, precision: str) -> str:
@@ -168,16 +192,32 @@ def _kernels(
     first = [shape for _, *both in pairs for shape in both] + list(options.extra_kernels)
     pool = catalogue(habits, most=2 * options.most_kernels)
     fixed = pool[: round((1 - _ADAPTIVE_SHARE) * options.most_kernels)]
-    _measure([*first, *fixed], journal, clock, options, until=0.75)
-    model = KernelModel(
-        list(journal.known.values()), flop_per_s=flop_per_s, bytes_per_s=bytes_per_s
-    )
+    recorded_s = recording_s(threads=options.threads)
+    # Slow boards use up a short budget before they come here.
+    span_s = max(clock.budget_s - clock.used_s, _LEAST_KERNEL_SHARE * clock.budget_s)
+    end_s = clock.used_s + span_s
+    _measure([*first, *fixed], journal, clock, options, recorded_s, until_s=end_s - 0.3 * span_s)
+
+    def model() -> KernelModel:
+        known = list(journal.known.values())
+        return KernelModel(known, flop_per_s=flop_per_s, bytes_per_s=bytes_per_s)
+
+    spread = model()
     left = [one for one in pool if (one.key, one.sizes) not in journal.known]
-    left.sort(key=lambda one: -model.estimate(one.key, one.sizes).spread)
+    left.sort(key=lambda one: -spread.estimate(one.key, one.sizes).spread)
     adaptive = left[: options.most_kernels - len(fixed)]
-    _measure(adaptive, journal, clock, options, until=0.85)
-    for _ in range(1, _PASSES):
-        _measure_again([*first, *fixed, *adaptive], journal, clock, options)
+    _measure(adaptive, journal, clock, options, recorded_s, until_s=end_s - 0.2 * span_s)
+    everything = [*first, *fixed, *adaptive]
+    while clock.used_s < _AGAIN_SHARE * clock.budget_s:
+        surprises = model().surprises()
+        everything.sort(key=lambda one: -surprises.get((one.key, one.sizes), 0.0))
+        most = round(_AGAIN_COUNT_SHARE * len(everything))
+        _measure_again(everything[:most], journal, clock, options, recorded_s)
+    if not journal.known:
+        raise DeviceError(
+            f"{clock.budget_s:g} s are too short to measure a single kernel",
+            hint="give the profiler more time, or let other work finish first",
+        )
     return _with_epilogues(journal.known, pairs)
 
 
@@ -186,32 +226,37 @@ def _measure(
     journal: Journal,
     clock: _Clock,
     options: ProfileOptions,
+    recorded_s: float,
     *,
-    until: float,
+    until_s: float,
 ) -> None:
-    """Those that the journal lacks, until this share of the budget is used."""
+    """Those that the journal lacks, until ``until_s`` on the clock."""
     todo = [one for one in shapes if (one.key, one.sizes) not in journal.known]
     done = len(shapes) - len(todo)
     for pack in packs(todo):
-        if clock.used_s > until * clock.budget_s:
+        if clock.used_s > until_s:
             logger.info("out of time with %d kernels left", len(shapes) - done)
             return
         clock.tell(f"kernels {done}/{len(shapes)}")
-        _note(journal, measure_pack(pack, threads=options.threads))
+        _note(journal, measure_pack(pack, threads=options.threads, recorded_s=recorded_s))
         done += len(pack)
 
 
 def _measure_again(
-    shapes: Sequence[KernelShape], journal: Journal, clock: _Clock, options: ProfileOptions
+    shapes: Sequence[KernelShape],
+    journal: Journal,
+    clock: _Clock,
+    options: ProfileOptions,
+    recorded_s: float,
 ) -> None:
-    """Once more, in another company; the faster time stays."""
-    for pack in packs(list(reversed(shapes))):
+    """Once more, at another time; the faster time stays."""
+    for done, pack in enumerate(packs(shapes)):
         if clock.used_s > clock.budget_s:
             return
-        clock.tell("kernels, once more")
+        clock.tell(f"kernels once more {done}/{len(shapes)}")
         faster = [
             one
-            for one in measure_pack(pack, threads=options.threads)
+            for one in measure_pack(pack, threads=options.threads, recorded_s=recorded_s)
             if (one.key, one.sizes) not in journal.known
             or one.time_s < journal.known[one.key, one.sizes].time_s
         ]

@@ -13,6 +13,8 @@ import msgspec
 
 from edgekit.errors import ConfigError, EdgeKitError
 
+_LONG_COUNT = 50
+
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A fact: frozen, keyword-only, unknown fields refused. Derived numbers are properties."""
@@ -79,8 +81,44 @@ def save(value: Any, path: Path) -> None:
 
 
 def to_toml(value: Any) -> bytes:
-    """TOML of a spec value. A field that is None is left out: TOML has no word for it."""
-    return msgspec.toml.encode(_without_none(msgspec.to_builtins(value)))
+    """TOML of a spec value. A field that is None is left out: TOML has no word for it.
+
+    A long list of small tables is written one table a line, as the table it is.
+    """
+    fields = _without_none(msgspec.to_builtins(value))
+    long = {name: rows for name, rows in fields.items() if _is_long(rows)}
+    rest = {name: item for name, item in fields.items() if name not in long}
+    tables = {name: item for name, item in rest.items() if _is_table(item)}
+    plain = {name: item for name, item in rest.items() if name not in tables}
+    written = "".join(
+        f"{name} = [\n" + "".join(f"    {_inline(row)},\n" for row in rows) + "]\n"
+        for name, rows in long.items()
+    )
+    # Plain fields first: whatever follows the header of a table belongs to it.
+    parts = [msgspec.toml.encode(plain), written.encode(), msgspec.toml.encode(tables)]
+    return b"\n".join(part for part in parts if part) if long else msgspec.toml.encode(rest)
+
+
+def _is_table(item: Any) -> bool:
+    return isinstance(item, dict) or (
+        isinstance(item, list) and bool(item) and all(isinstance(one, dict) for one in item)
+    )
+
+
+def _is_long(rows: Any) -> bool:
+    """Many tables that hold nothing but text, numbers and lists of them."""
+    if not isinstance(rows, list) or len(rows) < _LONG_COUNT or not _is_table(rows):
+        return False
+    values = [item for row in rows for item in row.values()]
+    flat = [one for item in values for one in (item if isinstance(item, list) else [item])]
+    return all(isinstance(one, str | int | float) for one in flat)
+
+
+def _inline(value: Any) -> str:
+    """One value as TOML on one line; its text and numbers are written as in JSON."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {_inline(item)}" for name, item in value.items()) + " }"
+    return msgspec.json.encode(value).decode()
 
 
 def _without_none(value: Any) -> Any:

@@ -1,11 +1,13 @@
 """The devices and links that a model is built for (fleet.toml)."""
 
+import math
+
 import msgspec
 
 from edgekit.errors import ConfigError
 from edgekit.spec.base import Spec
 from edgekit.spec.fusion import FusionRule, parse_strategy
-from edgekit.units import parse_bandwidth, parse_duration
+from edgekit.units import parse_bandwidth, parse_duration, parse_size
 
 
 class Device(Spec, frozen=True, kw_only=True):
@@ -18,6 +20,20 @@ class Device(Spec, frozen=True, kw_only=True):
     """Fusion strategy of the shard that runs here, such as "S3+Ss"; S3 (all folded) if empty."""
     fusion_at: dict[str, str] = msgspec.field(default_factory=dict)
     """Exceptions: strategies by blocks, such as {"0-5" = "S3"}; the last that matches wins."""
+    profile: str = ""
+    """Its DeviceProfile: a name, or a path beside the fleet file."""
+    provider: str = "cpu"
+    """Which of the profile's providers runs shards."""
+    can_run: bool = True
+    """False for a device that only owns the camera, or only takes the answers."""
+    memory: str = ""
+    """What shards may take, such as "512 MB"; all that the profile has if empty."""
+    max_params: int = 0
+    """Trained numbers of its shard; 0 is no limit, here and below."""
+    max_macs: int = 0
+    """Multiply-adds of its shard per frame."""
+    max_ms: float = 0.0
+    """Milliseconds of its shard per frame."""
 
     def __post_init__(self) -> None:
         if not self.name or any(char in self.name for char in "/+# "):
@@ -30,6 +46,14 @@ class Device(Spec, frozen=True, kw_only=True):
                 f"device {self.name!r}: relative_speed must be positive, got {self.relative_speed}",
                 hint="write 1.0 for the slowest device and 4.0 for one four times as fast",
             )
+        if self.memory:
+            parse_size(self.memory)
+        for field in ("max_params", "max_macs", "max_ms"):
+            if not getattr(self, field) >= 0:
+                raise ConfigError(
+                    f"device {self.name!r}: {field} is {getattr(self, field)}",
+                    hint="write a limit, or leave it out",
+                )
         try:
             _ = self.fusion_rules
         except ConfigError as error:
@@ -51,11 +75,25 @@ class Link(Spec, frozen=True, kw_only=True, rename={"source": "from", "target": 
     source: str
     target: str
     bandwidth: str = "1 Gbit/s"
+    bandwidth_back: str = ""
+    """From ``target`` to ``source``, where that differs."""
     rtt: str = "1 ms"
+    is_measured: bool = False
+    """True where `edgekit link` wrote it."""
 
     def __post_init__(self) -> None:
-        parse_bandwidth(self.bandwidth)
+        for text in (self.bandwidth, self.bandwidth_back or self.bandwidth):
+            if not 0 < parse_bandwidth(text) < math.inf:
+                raise ConfigError(
+                    f"link {self.source} - {self.target}: bandwidth {text!r} carries nothing",
+                    hint="write such as 100 Mbit/s",
+                )
         parse_duration(self.rtt)
+
+    def toward(self, device: str) -> float:
+        """Bytes per second in the direction that ends at ``device``."""
+        is_back = self.bandwidth_back and device == self.source
+        return parse_bandwidth(self.bandwidth_back if is_back else self.bandwidth)
 
     @property
     def bandwidth_bytes_per_s(self) -> float:
@@ -74,6 +112,10 @@ class Fleet(Spec, frozen=True, kw_only=True):
     name: str
     device: tuple[Device, ...]
     link: tuple[Link, ...] = ()
+    source: str = ""
+    """The device that has the camera; the first one if empty."""
+    sink: str = ""
+    """The device that answers must reach; if empty, they are answers wherever they are made."""
 
     def __post_init__(self) -> None:
         if not self.device:
@@ -93,6 +135,22 @@ class Fleet(Spec, frozen=True, kw_only=True):
                         f"fleet {self.name!r}: a link ends at {end!r}, which is no device",
                         hint=f"use one of {', '.join(names)}",
                     )
+        for field in ("source", "sink"):
+            if (name := getattr(self, field)) and name not in names:
+                raise ConfigError(
+                    f"fleet {self.name!r}: {field} is {name!r}, which is no device",
+                    hint=f"use one of {', '.join(names)}",
+                )
+        if not any(device.can_run for device in self.device):
+            raise ConfigError(
+                f"fleet {self.name!r}: no device can run a shard",
+                hint="leave out can_run = false at one of them",
+            )
+
+    @property
+    def source_name(self) -> str:
+        """The device that has the camera."""
+        return self.source or self.device[0].name
 
     def link_between(self, one: str, other: str) -> Link | None:
         """The link that joins two devices, in either direction, or None if the file names none."""

@@ -38,6 +38,10 @@ class Ceiling(Spec, frozen=True, kw_only=True):
     """As measured: "cpu", "xnnpack", "cuda" or "tensorrt"; in datasheets "cpu" or "gpu"."""
     sustained: str = ""
     """The same after minutes of load, where that was measured."""
+    launch_overhead: str = ""
+    """Per kernel under this provider; empty means that of the profile."""
+    session_overhead: str = ""
+    """Per inference under this provider; empty means that of the profile."""
 
     def __post_init__(self) -> None:
         where = f"ceiling {self.precision} on {self.provider!r}"
@@ -48,6 +52,9 @@ class Ceiling(Spec, frozen=True, kw_only=True):
         _quantity(f"{where}: compute", self.compute, parse_rate, 1e6, _FASTEST_FLOP_PER_S)
         if self.sustained:
             _quantity(f"{where}: sustained", self.sustained, parse_rate, 1e6, _FASTEST_FLOP_PER_S)
+        for field in ("launch_overhead", "session_overhead"):
+            if text := getattr(self, field):
+                _quantity(f"{where}: {field}", text, parse_duration, 0, 1.0)
 
     @property
     def flop_per_s(self) -> float:
@@ -83,6 +90,21 @@ class KernelTime(Spec, frozen=True, kw_only=True):
             )
 
 
+class WeightRead(Spec, frozen=True, kw_only=True):
+    """What a byte of weights costs besides its kernel's own time, where ``footprint_bytes`` of
+    weights and activations take turns in the caches."""
+
+    footprint_bytes: int
+    s_per_byte: float
+
+    def __post_init__(self) -> None:
+        if not (self.footprint_bytes > 0 and 0 <= self.s_per_byte < 1e-6):
+            raise ConfigError(
+                f"weights at {self.footprint_bytes} bytes cost {self.s_per_byte} s a byte",
+                hint="measure the profile again",
+            )
+
+
 class PredictionError(Spec, frozen=True, kw_only=True):
     """How far predictions of shards of unseen models were off (leave one model out)."""
 
@@ -114,6 +136,9 @@ class Conditions(Spec, frozen=True, kw_only=True):
     throttle_flags: str = ""
     temperature_before_celsius: float | None = None
     temperature_after_celsius: float | None = None
+    scatter: float = 0.0
+    """p90 / p10 of equal pieces of work; 0 where it was not measured. Far above 1, something takes
+    turns with us that no load shows: the other half of a core, another virtual machine."""
 
 
 class Energy(Spec, frozen=True, kw_only=True):
@@ -128,6 +153,38 @@ class Energy(Spec, frozen=True, kw_only=True):
             raise ConfigError(
                 f"energy: meter {self.meter!r} read {self.idle_w} W idle, {self.busy_w} W busy",
                 hint="name the meter, and check that busy_w is at least idle_w",
+            )
+
+    def inference_j(self, time_s: float) -> float:
+        """Energy that ``time_s`` of inference takes on top of idling."""
+        return (self.busy_w - self.idle_w) * time_s
+
+
+class SessionMemory(Spec, frozen=True, kw_only=True):
+    """What a session takes besides the bytes of its model, in this runtime; over a bare process."""
+
+    base_bytes: int
+    """Of a session that does almost nothing."""
+    operator_bytes: int
+    """Of each operator's bookkeeping."""
+    conv_weight_factor: float
+    """Copies of a convolution's weights at the worst moment of loading."""
+    activation_factor: float
+    """Bytes of buffers per byte of activations that are alive at once."""
+    shard_count: int
+    """Networks that the error is from."""
+    mape_percent: float
+
+    def __post_init__(self) -> None:
+        factors = (self.conv_weight_factor, self.activation_factor)
+        is_size = 0 <= self.base_bytes < _LARGEST_BYTES and 0 <= self.operator_bytes < 1 << 24
+        is_error = 0 <= self.mape_percent < math.inf and self.shard_count >= 0
+        if not (is_size and is_error and all(0 <= factor <= 20 for factor in factors)):
+            raise ConfigError(
+                f"session memory of {self.base_bytes} + {self.operator_bytes} bytes an operator, "
+                f"factors {self.conv_weight_factor} and {self.activation_factor}, error "
+                f"{self.mape_percent} % cannot be",
+                hint="measure the profile again",
             )
 
 
@@ -157,6 +214,10 @@ class DeviceProfile(Spec, frozen=True, kw_only=True):
     copy_bandwidth: str = ""
     """Of tensors between buffers in this process: what (de)serialising costs."""
     kernel: tuple[KernelTime, ...] = ()
+    reach: dict[str, tuple[float, ...]] = msgspec.field(default_factory=dict)
+    """Per family of kernels, over which distance each size tells of its neighbours."""
+    weight_read: tuple[WeightRead, ...] = ()
+    """By rising footprint; kernels in the table found their weights in the caches."""
     in_network: float = 1.0
     """How many times longer kernels take inside a network than in the table."""
     fused: tuple[str, ...] = ()
@@ -164,6 +225,7 @@ class DeviceProfile(Spec, frozen=True, kw_only=True):
     error: PredictionError | None = None
     conditions: Conditions = msgspec.field(default_factory=Conditions)
     energy: Energy | None = None
+    session_memory: SessionMemory | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -218,7 +280,8 @@ class DeviceProfile(Spec, frozen=True, kw_only=True):
                 f"profile {self.name} is measured, but names no runtime",
                 hint='run edgekit profile again, or write source = "datasheet"',
             )
-        if self.source == "datasheet" and (self.kernel or self.error or self.energy):
+        measurements = (self.kernel, self.error, self.energy, self.session_memory)
+        if self.source == "datasheet" and any(measurements):
             raise ConfigError(
                 f"profile {self.name} comes from a datasheet, but holds measurements",
                 hint='write source = "measured" and the runtime, or leave the measurements out',

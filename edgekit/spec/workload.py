@@ -44,6 +44,10 @@ class OpCost(Spec, frozen=True, kw_only=True):
     parameter_count: int
     kernel: KernelShape | None = None
     """None where the workload was made by hand: then only the roofline can price it."""
+    dequantized: tuple[TensorSpec, ...] = ()
+    """Weights stored as integers that a DequantizeLinear of their own makes floats of."""
+    twin: str = ""
+    """Name of an earlier operator that computes the same, as far as the inputs are the same."""
 
 
 class Workload(Spec, frozen=True, kw_only=True, dict=True):
@@ -55,6 +59,8 @@ class Workload(Spec, frozen=True, kw_only=True, dict=True):
     tensors: tuple[TensorSpec, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    opset: int = 17
+    """Of the model's file: some rewritings of a runtime need a newer one."""
 
     @cached_property
     def tensor(self) -> dict[str, TensorSpec]:

@@ -3,11 +3,14 @@
 Real and zoo models are cut at single tensors; every prefix and suffix, and every whole model, is
 one shard, run by ONNX Runtime on one pinned processor. Side by side: the plain roofline; the
 roofline with a measured efficiency per operator type; the sum of unfused kernels; the profile's
-own prediction (kernel groups, layout copies, overheads); and ours, that with the factor between
-kernels in a network and in the table fitted on the models. Leave one model out: the kernel table
-knows no model at all, and efficiencies and factor are those of all models but the one predicted.
-Shards are measured in two sweeps, minutes apart, each as the mean of the faster half of the runs,
-as kernels are; the faster sweep counts, since whatever else runs only ever makes a run slower.
+own prediction (kernel groups, layout copies, overheads), fitted on made-up networks only; and
+ours, that with its two free numbers (``planner.calibrate``) fitted on the models. Leave one model
+out: the kernel table knows no model at all, and efficiencies and the two numbers are those of all
+models but the one predicted.
+A shard runs three times a turn, frame after frame as on a device, and the first is not counted: it
+finds the caches full of other shards' data. Shards are measured in four sweeps, minutes apart, each
+as the mean of the runs within a tenth of the fastest, as kernels are; the fastest sweep counts,
+since whatever else runs, here or on the other half of a shared core, only makes a run slower.
 
     python tests/bench/predictor.py [--quick] [--profile FILE] [--zoo FOLDER] [--json FILE]
 """
@@ -28,7 +31,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import msgspec
 import numpy as np
 import onnxruntime
 import torch
@@ -39,13 +41,14 @@ from edgekit.builder.split import split_model
 from edgekit.builder.workload import workload_of
 from edgekit.builder.zoo.registry import ARCHITECTURES, build
 from edgekit.errors import EdgeKitError
+from edgekit.planner.calibrate import MeasuredShard, fit, shard_terms
 from edgekit.planner.cuts import legal_cuts, partition
 from edgekit.planner.dag import Dag
 from edgekit.planner.kernel_groups import inner_names
 from edgekit.planner.launches import launches_of
 from edgekit.planner.predict import Predictor
 from edgekit.profiler.conditions import observe
-from edgekit.profiler.probe_session import faster_half_mean
+from edgekit.profiler.probe_session import undisturbed_mean
 from edgekit.profiler.run import ProfileOptions, measure_profile
 from edgekit.runtime.ort import OrtSession
 from edgekit.runtime.session import random_inputs
@@ -123,14 +126,16 @@ def measure_shards(shards: Sequence[Shard], *, budget_s: float) -> None:
     began_s = time.perf_counter()
     with at_once():
         while len(times[0]) < 7 or (
-            time.perf_counter() - began_s < budget_s and len(times[0]) < 40
+            time.perf_counter() - began_s < budget_s and len(times[0]) < 60
         ):
             for session, given, own in zip(sessions, inputs, times, strict=True):
-                started_s = time.perf_counter()
                 session.run(given)
-                own.append(time.perf_counter() - started_s)
+                for _ in range(2):
+                    started_s = time.perf_counter()
+                    session.run(given)
+                    own.append(time.perf_counter() - started_s)
     for shard, own in zip(shards, times, strict=True):
-        shard.time_s = min(shard.time_s, faster_half_mean(own[1:]))
+        shard.time_s = min(shard.time_s, undisturbed_mean(own))
 
 
 @contextlib.contextmanager
@@ -188,18 +193,16 @@ def predict_all(
 ) -> None:
     """Fill in what every method says of every shard, each model left out in turn."""
     bare = Predictor(profile)
-    ratios = {
-        model: [
-            one.time_s / bare.predict(workload, one.ops).time_s
-            for one in shards
-            if one.model == model
-        ]
-        for model, workload in workloads.items()
-    }
+    measured = [
+        MeasuredShard(workload=workloads[one.model], ops=one.ops, time_s=one.time_s)
+        for one in shards
+    ]
+    terms = shard_terms(profile, measured)
     for model, workload in workloads.items():
-        fitted = [ratio for name, values in ratios.items() if name != model for ratio in values]
-        in_network = profile.in_network * float(np.median(fitted))
-        predictor = Predictor(msgspec.structs.replace(profile, in_network=in_network))
+        others_terms = [
+            one for shard, one in zip(shards, terms, strict=True) if shard.model != model
+        ]
+        predictor = Predictor(fit(profile, others_terms))
         others = [one for name, one in workloads.items() if name != model]
         factor = efficiencies(profile, predictor, others)
         alone = [alone_s(predictor, workload, op) for op in range(len(workload.ops))]
@@ -264,8 +267,8 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
             loaded, workloads[loaded.name], folder, cuts=4 if arguments.quick else 6
         )
     profile = profile_of(arguments, folder)
-    budget_s = 0.4 if arguments.quick else 0.8
-    for _ in range(2):
+    budget_s = 0.4 if arguments.quick else 3.0
+    for _ in range(2 if arguments.quick else 4):
         for model in workloads:
             measure_shards([one for one in shards if one.model == model], budget_s=budget_s)
     predict_all(shards, workloads, profile)
@@ -278,7 +281,7 @@ def profile_of(arguments: argparse.Namespace, folder: Path) -> DeviceProfile:
         return load(arguments.profile, DeviceProfile)
     quick = arguments.quick
     options = ProfileOptions(
-        name="bench", budget_s=45.0 if quick else 240.0, most_kernels=500 if quick else 1600
+        name="bench", budget_s=45.0 if quick else 480.0, most_kernels=500 if quick else 1600
     )
     with at_once():
         return measure_profile(

@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import DeviceError
-from edgekit.profiler.conditions import Board, after, complaints, observe, refuse_bad
+from edgekit.profiler.conditions import (
+    Board,
+    after,
+    complaints,
+    measure_scatter,
+    notes,
+    observe,
+    refuse_bad,
+    scatter_of,
+)
 from edgekit.spec.profile import Conditions
 
 
@@ -90,3 +99,25 @@ def test_throttling_during_the_measurement_is_kept(board: FakeBoard) -> None:
     found = after(before, board)
     assert found.throttle_flags == "throttled"
     assert found.temperature_after_celsius == 51.0
+
+
+def test_a_shared_processor_is_a_note_and_no_refusal() -> None:
+    """The times are good: they are those of undisturbed runs."""
+    shared, own = Conditions(scatter=2.0), Conditions(scatter=1.05)
+    assert notes(shared) == (
+        "shared processor: runs scatter by 2.0x; times are those of undisturbed runs",
+    )
+    assert complaints(shared, processor_count=2) == notes(own) == notes(Conditions()) == ()
+
+
+def test_scatter_is_how_far_equal_pieces_lie_apart() -> None:
+    """Every third piece twice as slow: p90 / p10 is two; one lost in a thousand is none."""
+    assert scatter_of([1e-3, 1e-3, 2e-3] * 100) == 2.0
+    assert scatter_of([1e-3] * 999 + [1.0]) == 1.0
+    with pytest.raises(ValueError, match="no times"):
+        scatter_of([])
+
+
+def test_scatter_of_this_machine_is_at_least_one() -> None:
+    """Short, and bounded by time and not by pieces."""
+    assert measure_scatter(duration_s=0.02) >= 1.0

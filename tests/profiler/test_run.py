@@ -20,7 +20,7 @@ from edgekit.planner.predict import Predictor
 from edgekit.profiler import ceilings
 from edgekit.profiler.conditions import observe
 from edgekit.profiler.holdout import made_up
-from edgekit.profiler.probe_session import faster_half_mean, probe_run
+from edgekit.profiler.probe_session import probe_run, undisturbed_mean
 from edgekit.profiler.run import ProfileOptions, measure_profile
 from edgekit.runtime.ort import runtime_name
 from edgekit.spec.base import load, save
@@ -115,10 +115,11 @@ def test_overheads_are_small_and_not_negative() -> None:
     assert found.copy_bytes_per_s > 0
 
 
-def test_the_mean_of_the_faster_half_ignores_disturbances() -> None:
-    """Of an odd number, the middle one counts as fast."""
-    assert faster_half_mean([1.0, 3.0, 100.0]) == 2.0
-    assert faster_half_mean([5.0]) == 5.0
+def test_the_mean_of_undisturbed_runs_ignores_slow_ones() -> None:
+    """Runs within a tenth of the fastest count, and those that the clock cannot tell from it."""
+    assert undisturbed_mean([1.0, 1.05, 1.5, 100.0]) == pytest.approx(1.025)
+    assert undisturbed_mean([1.0, 1.5, 2.0], resolution_s=0.5) == pytest.approx(1.25)
+    assert undisturbed_mean([5.0]) == 5.0
 
 
 def test_a_probe_runs_after_its_file_is_gone() -> None:
