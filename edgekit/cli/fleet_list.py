@@ -10,7 +10,7 @@ import click
 from edgekit.cli.render import print_json, say, show_table, warn
 from edgekit.errors import LinkError
 from edgekit.fleet.watch import FleetWatcher
-from edgekit.profiler.library import FoundProfile, list_profiles, profile_folders, stale_reason
+from edgekit.profiler.library import FoundProfile, list_profiles, stale_reason
 from edgekit.spec.messages import DeviceStatus
 from edgekit.spec.topics import Topics
 from edgekit.transport.mqtt import MqttSession
@@ -28,7 +28,7 @@ def command(broker: str, fleet: str, as_json: bool) -> None:
     A profile is stale if it was measured with another runtime than the one that runs there now.
     """
     statuses = _heard(broker, fleet)
-    library = list_profiles(folders=(Path("device_profiles"), *profile_folders()))
+    library = list_profiles()
     for problem in library.problems:
         warn(f"left out: {problem}")
     known = {one.profile.name: one for one in library.found}

@@ -26,15 +26,14 @@ from edgekit.cli.profile_text import energy_text, session_memory_text
 from edgekit.cli.render import print_json, say, show_facts, warn
 from edgekit.errors import ConfigError
 from edgekit.profiler.conditions import complaints, measure_scatter, notes, observe, refuse_bad
-from edgekit.profiler.library import user_folder
+from edgekit.profiler.library import user_folder, working_folder
 from edgekit.profiler.run import ProfileOptions, measure_profile
 from edgekit.profiler.run import Progress as Tell
 from edgekit.spec.base import save
 from edgekit.spec.profile import Conditions, DeviceProfile
 
-_FULL_S, _FULL_KERNELS = 480.0, 1600
+_FULL_S, _FULL_KERNELS = 480.0, 2400
 _QUICK_S, _QUICK_KERNELS = 45.0, 500
-_FOLDER = Path("device_profiles")
 
 
 @click.command("run")
@@ -114,7 +113,8 @@ def _conditions(*, anyway: bool) -> Conditions:
 
 def default_out(name: str) -> Path:
     """Where the profile ``name`` is saved unless told otherwise."""
-    return (_FOLDER if _FOLDER.is_dir() else user_folder()) / f"{name}.toml"
+    folder = working_folder()
+    return (folder if folder.is_dir() else user_folder()) / f"{name}.toml"
 
 
 def check_writable(out: Path) -> None:

@@ -16,7 +16,7 @@ from edgekit.errors import PlanError
 from edgekit.planner.accuracy import drops_pp
 from edgekit.planner.candidates import candidate_cuts
 from edgekit.planner.geometry import Geometry
-from edgekit.planner.memory import predict_memory
+from edgekit.planner.memory import ASSUMED, peak_activation_bytes, predict_memory
 from edgekit.planner.scenario import Scenario
 from edgekit.planner.shard_costs import ShardCosts, predictor_of
 from edgekit.spec.fleet import Device
@@ -190,12 +190,38 @@ class CostTable:
         whole = [self.memory_bytes(device, one, 0, last) for one in self.geometries]
         return max(whole) * _MEMORY_MARGIN > limit
 
+    def _memory_bounds(self, device: str, geometry: Geometry) -> tuple[Array, Array]:
+        """Bytes that shards take at least and at most, by first and last node.
+
+        What is alive in a shard is alive in the whole model too, but for what leaves it.
+        """
+        workload = geometry.workload
+        known = self.scenario.profiles[device].session_memory or ASSUMED
+        factor = {True: known.conv_weight_factor, False: 1.0}
+        above = geometry.summed(
+            [
+                known.operator_bytes + factor[op.op_type == "Conv"] * op.weight_bytes
+                for op in workload.ops
+            ]
+        )
+        least = known.base_bytes + above[None, :] - above[:, None]
+        ends = [workload.inputs, *(cut.names for cut in self.cuts), workload.outputs]
+        crossing = np.array([sum(workload.tensor[one].nbytes for one in names) for names in ends])
+        peak = peak_activation_bytes(workload, range(len(workload.ops)))
+        running = known.activation_factor * (peak + crossing)[None, :]
+        running = running + crossing[None, :] + crossing[:, None]
+        largest = max(op.weight_bytes for op in workload.ops)
+        return least, least + np.maximum(largest, running)
+
     def _allowed(self, device: Device, geometry: Geometry, time_s: Array) -> Array:
         """Shards within the limits of ``device``."""
         allowed: Array = self.is_shard.copy()
         if self.memory_could_bind(device.name):
             limit = self.memory_limit_bytes(device.name)
-            for begin, end in np.argwhere(allowed):
+            least, most = self._memory_bounds(device.name, geometry)
+            allowed = allowed & (least <= limit)
+            # A shard takes milliseconds to look at closely: only where the bounds leave it open.
+            for begin, end in np.argwhere(allowed & (most > limit)):
                 needed = self.memory_bytes(device.name, geometry, int(begin), int(end))
                 allowed[begin, end] = needed <= limit
         if device.max_params:

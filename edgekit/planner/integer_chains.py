@@ -98,7 +98,9 @@ class _Joining:
     def _integer(self, op: OpCost) -> OpCost | None:
         """The integer operator that replaces ``op``, its readers' ends noted as gone."""
         kind, kernel = op.op_type, op.kernel
-        if kernel is None or f"{QDQ}{_form(kernel)}" not in self.fused or not op.inputs:
+        if kernel is None or kind in (QUANTIZE, DEQUANTIZE) or not op.inputs:
+            return None
+        if f"{QDQ}{_form(kernel)}" not in self.fused:
             return None
         if kind in _WITH_WEIGHTS and op.weight_bytes and not op.dequantized:
             return None

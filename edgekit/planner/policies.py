@@ -115,7 +115,7 @@ def roofsplit(table: CostTable, goal: Goal) -> Candidate:
         is_right &= intensity >= compute / memory
         attained = np.minimum(compute, memory * np.maximum(intensity, 1e-12))
         slowest_s = np.maximum(slowest_s, share * curve.work_flop / attained)
-    allowed = is_right if is_right.any() else ~is_right
+    allowed = is_right | (not is_right.any())
     best = int(np.argmin(np.where(allowed, slowest_s, np.inf)))
     return price_pipeline(table, goal, split_steps(table, pair, single_cuts(table)[best]))
 

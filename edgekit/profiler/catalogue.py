@@ -107,7 +107,7 @@ def _rules(habits: Habits) -> list[tuple[Rule, int]]:
     ]
     if "Sigmoid*x" in habits.fused:
         planes.append("QuickGelu")
-    rules += [(_quantized, 5), (_quantized_stem, 1)]
+    rules += [(_quantized, 7), (_quantized_stem, 1)]
     if any(text.startswith(QDQ) for text in habits.fused):
         rules += [(_bytes_moved, 3), (_bytes_pooled, 1), (_bytes_multiplied, 1)]
         planes += ["QLinearMul same", "QLinearSigmoid", "QLinearLeakyRelu", "QuantizeLinear",

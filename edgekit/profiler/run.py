@@ -54,7 +54,7 @@ class ProfileOptions:
     threads: int = 1
     budget_s: float = 480.0
     """Of seconds, the sustained load not counted."""
-    most_kernels: int = 1600
+    most_kernels: int = 2400
     sustained_minutes: float = 0.0
     extra_kernels: tuple[KernelShape, ...] = ()
     """Measured first, besides the catalogue: those of a certain model."""

@@ -281,7 +281,7 @@ def profile_of(arguments: argparse.Namespace, folder: Path) -> DeviceProfile:
         return load(arguments.profile, DeviceProfile)
     quick = arguments.quick
     options = ProfileOptions(
-        name="bench", budget_s=45.0 if quick else 480.0, most_kernels=500 if quick else 1600
+        name="bench", budget_s=45.0 if quick else 480.0, most_kernels=500 if quick else 2400
     )
     with at_once():
         return measure_profile(

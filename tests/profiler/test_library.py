@@ -58,7 +58,7 @@ def test_ones_own_profile_hides_the_shipped_one(tmp_path: Path) -> None:
     ]
 
 
-def test_folders_are_the_users_then_the_shipped(
+def test_folders_are_the_working_one_then_the_users_then_the_shipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As XDG says, or below the home folder; a relative XDG path is to be ignored."""
@@ -68,8 +68,18 @@ def test_folders_are_the_users_then_the_shipped(
     for value in ("", "relative"):
         monkeypatch.setenv("XDG_CONFIG_HOME", value)
         assert user_folder() == tmp_path / ".config/edgekit/device_profiles"
-    assert profile_folders() == (user_folder(), shipped_folder())
+    assert profile_folders() == (Path("device_profiles"), user_folder(), shipped_folder())
     saved(user_folder(), "mine")
+    assert load_profile("mine").name == "mine"
+
+
+def test_a_profile_of_the_folder_one_works_in_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`edgekit profile run` saves it there if the folder exists."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    saved(tmp_path / "device_profiles", "mine")
     assert load_profile("mine").name == "mine"
 
 

@@ -6,7 +6,7 @@ import struct
 import msgspec
 import pytest
 from hop_world import identity
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from edgekit.errors import ConfigError, LinkError, TrustError
@@ -60,6 +60,8 @@ def test_a_damaged_header_is_refused_or_still_valid(
     st.sampled_from(["hello", "activationheader", "answerheader", "credit", "unknown"]),
 )
 def test_valid_msgpack_of_the_wrong_shape_is_a_link_error(value: object, kind: str) -> None:
+    # A credit is a count and nothing else: a number makes it whole.
+    assume(kind != "credit" or not isinstance(value, int) or isinstance(value, bool))
     fields = {"kind": kind, "frame": value, "device": value, "count": value, "tensors": value}
     with pytest.raises(LinkError):
         headers.decode(msgspec.msgpack.encode(fields))
