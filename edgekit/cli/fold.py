@@ -15,6 +15,7 @@ from edgekit.builder.load import LoadedModel, load_model
 from edgekit.builder.probe import seeded_inputs, to_bytes
 from edgekit.builder.race import race
 from edgekit.cli.options import parse_inputs
+from edgekit.cli.outputs import check_onnx_out
 from edgekit.cli.render import (
     ShowProgress,
     byte_progress,
@@ -87,7 +88,7 @@ def command(model: Path, out: Path, force: bool, as_json: bool, **choices: Any) 
 
     See the blocks, and what each strategy costs, with `edgekit inspect MODEL`.
     """
-    _check_out(out, model, force=force)
+    check_onnx_out(out, model, force=force)
     with byte_progress(enabled=not as_json) as progress:
         done = _fold(model, out, progress, **choices)
     if as_json:
@@ -117,18 +118,6 @@ def rules_of(
             raise ConfigError(f"--at {text!r} names no blocks", hint="write it like --at 0-5=S3+Ss")
         rules.append(FusionRule(strategy=parse_strategy(name), blocks=part))
     return rules
-
-
-def _check_out(out: Path, model: Path, *, force: bool) -> None:
-    """Before minutes of work, not after."""
-    if out.suffix != ".onnx" or out.is_dir():
-        raise ConfigError(f"--out {out} is no name for an ONNX file", hint="end it in .onnx")
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"there is no folder {out.parent} for --out", hint="make it first")
-    if out.exists() and model.exists() and out.samefile(model):
-        raise ConfigError(f"--out {out} is the model itself", hint="write to another file")
-    if out.exists() and not force:
-        raise ConfigError(f"{out} exists", hint="give --force to replace it, or another --out")
 
 
 def _fold(

@@ -26,6 +26,7 @@ from edgekit.builder.quantize.operators import refuse_quantized
 from edgekit.builder.quantize.ranges import CALIBRATORS
 from edgekit.builder.quantize.score import EvaluationSet
 from edgekit.cli.options import parse_inputs
+from edgekit.cli.outputs import check_onnx_out
 from edgekit.cli.render import byte_progress, print_json, say, show_facts, show_table, warn
 from edgekit.errors import ConfigError, PlanError
 from edgekit.spec.base import load, write_atomically
@@ -130,14 +131,7 @@ def _check_options(
     out: Path, model: Path, *, force: bool, has_limit: bool, held_out: str | None
 ) -> None:
     """Before minutes of work, not after."""
-    if out.suffix != ".onnx" or out.is_dir():
-        raise ConfigError(f"--out {out} is no name for an ONNX file", hint="end it in .onnx")
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"there is no folder {out.parent} for --out", hint="make it first")
-    if out.exists() and model.exists() and out.samefile(model):
-        raise ConfigError(f"--out {out} is the model itself", hint="write to another file")
-    if out.exists() and not force:
-        raise ConfigError(f"{out} exists", hint="give --force to replace it, or another --out")
+    check_onnx_out(out, model, force=force)
     if has_limit and held_out is None:
         raise ConfigError(
             "--max-accuracy-drop has nothing to be measured on",

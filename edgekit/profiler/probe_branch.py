@@ -8,6 +8,7 @@ number of its result, as in a real network, so that the caches are as they would
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -33,12 +34,16 @@ class Maker:
     """Collects the parts of one branch."""
 
     prefix: str
+    dtype: Literal["float32", "uint8"] = "float32"
+    """Of what the kernel reads and writes, unless a rule says otherwise."""
     nodes: list[Node] = field(default_factory=list)
     inputs: list[TensorSpec] = field(default_factory=list)
     weights: dict[str, Array] = field(default_factory=dict)
 
     def fed(self, *shape: int, name: str = "x") -> str:
         """An input that an operator of this model has just written."""
+        if self.dtype == "uint8":
+            return self.fed_bytes(*shape, name=name)
         source, fresh = f"{self.prefix}{name}", f"{self.prefix}{name}-{FEEDER}"
         self.inputs.append(TensorSpec(name=source, dtype="float32", shape=shape))
         self.nodes.append(Node(op_type="Relu", inputs=(source,), outputs=(fresh,), name=fresh))
@@ -72,7 +77,7 @@ class Maker:
         )  # fmt: skip
         return fresh
 
-    def done(self, result: str, *shape: int, dtype: str = "float32") -> Branch:
+    def done(self, result: str, *shape: int, dtype: str = "") -> Branch:
         """The finished branch: one number of the kernel's result leaves the model.
 
         So the result is a buffer that the runtime reuses, as between two kernels of a network.
@@ -84,7 +89,7 @@ class Maker:
         self.nodes.append(
             Node(op_type="Slice", inputs=(result, *names), outputs=(drop,), name=drop)
         )
-        return self._branch(drop, (1,) * rank, dtype)
+        return self._branch(drop, (1,) * rank, dtype or self.dtype)
 
     def _branch(self, result: str, shape: tuple[int, ...], dtype: str) -> Branch:
         return Branch(

@@ -1,4 +1,4 @@
-"""Build the small models of integer kernels: QLinear operators, and copies of bytes.
+"""Build the small models of integer kernels: those that quantize, and QLinear operators.
 
 In:  words of the key, and sizes, as ``builder.kernel_shapes`` and ``planner.integer_chains`` write
 them.  Out: a Branch.  Pure.
@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgekit.profiler.onnx_writer import Node
 from edgekit.profiler.probe_branch import (
     FEEDER,
     Branch,
@@ -18,17 +17,14 @@ from edgekit.profiler.probe_branch import (
     small_floats,
     window_of,
 )
-from edgekit.spec.tensors import Array
 
 Rule = Callable[[Maker, list[str], tuple[int, ...]], Branch | None]
 _CONTRIB = "com.microsoft"
 
 
 def rule_of(words: list[str]) -> Rule | None:
-    """The rule for a key, split at its blanks; None if it is no integer kernel."""
-    if words[0] in _RULES:
-        return _RULES[words[0]]
-    return _ON_BYTES.get(words[0]) if "u8" in words else None
+    """The rule for a key, split at its blanks; None if it is no integer operator."""
+    return _RULES.get(words[0])
 
 
 def _ends(maker: Maker) -> tuple[str, str]:
@@ -124,16 +120,6 @@ def _pool(maker: Maker, words: list[str], sizes: tuple[int, ...]) -> Branch | No
     return maker.done(result, *shape[1], dtype="uint8")
 
 
-def _plain_pool(maker: Maker, words: list[str], sizes: tuple[int, ...]) -> Branch | None:
-    if len(sizes) != 3 or len(words) < 4:
-        return None
-    channels, height, width = sizes
-    kernel, strides, _, pads = window_of(words)
-    value = maker.fed_bytes(1, channels, height * strides[0], width * strides[1])
-    result = maker.node(words[0], value, kernel_shape=kernel, strides=strides, pads=pads)
-    return maker.done(result, 1, *sizes, dtype="uint8")
-
-
 def _global_pool(maker: Maker, words: list[str], sizes: tuple[int, ...]) -> Branch | None:
     if len(sizes) != 3:
         return None
@@ -176,61 +162,6 @@ def _concat(maker: Maker, words: list[str], sizes: tuple[int, ...]) -> Branch | 
     return maker.done(result, outer, run, dtype="uint8")
 
 
-def _slice(maker: Maker, words: list[str], sizes: tuple[int, ...]) -> Branch | None:
-    count, run, _ = sizes
-    outer = count // run
-    if outer < 1 or outer * run != count:
-        return None
-    limits = {"start": 0, "end": run, "axis": 1, "step": 1}
-    bounds = [maker.weight(name, np.array([value])) for name, value in limits.items()]
-    result = maker.node("Slice", maker.fed_bytes(outer, 2 * run), *bounds)
-    return maker.done(result, outer, run, dtype="uint8")
-
-
-def _split(maker: Maker, words: list[str], sizes: tuple[int, ...]) -> Branch | None:
-    count, run, parts = sizes
-    if parts < 2 or run < parts or count % run:
-        return None
-    outer, widths = count // run, shares(run, parts)
-    name = f"{maker.prefix}split"
-    names = tuple(f"{name}{index}" for index in range(parts))
-    value, bounds = maker.fed_bytes(outer, run), maker.weight("s", np.array(widths))
-    maker.nodes.append(
-        Node(op_type="Split", inputs=(value, bounds), outputs=names, attributes={"axis": 1},
-             name=name)
-    )  # fmt: skip
-    return maker.done(names[0], outer, widths[0], dtype="uint8")
-
-
-def _transpose(maker: Maker, words: list[str], sizes: tuple[int, ...]) -> Branch | None:
-    order = [int(digit) for digit in words[1]]
-    if len(order) != len(sizes):
-        return None
-    result = maker.node("Transpose", maker.fed_bytes(*sizes), perm=order)
-    # The runtime would move a slice in front of the transposition, but never a view.
-    flat = maker.node("Reshape", result, maker.weight("flat", np.array([-1])))
-    maker.nodes[-1] = renamed(maker.nodes[-1], f"{flat}-{FEEDER}")
-    return maker.done(f"{flat}-{FEEDER}", int(np.prod(sizes)), dtype="uint8")
-
-
-def _resize(maker: Maker, words: list[str], sizes: tuple[int, ...]) -> Branch | None:
-    """ "Resize nearest HOW ROUNDING xAxB u8", with "last" behind it for the channels last."""
-    channels, height, width = sizes
-    factors = next(word for word in words[2:] if word[0] == "x")[1:].split("x")
-    before = [round(height / float(factors[0])), round(width / float(factors[1]))]
-    if min(before) < 1 or words[1] != "nearest":
-        return None
-    shapes: list[tuple[int, ...]] = [(1, channels, *before), (1, channels, height, width)]
-    if words[-1] == "last":
-        shapes = [(1, *before, channels), (1, height, width, channels)]
-    after: Array = np.array(shapes[1], np.int64)
-    result = maker.node(
-        "Resize", maker.fed_bytes(*shapes[0]), "", "", maker.weight("s", after), mode="nearest",
-        coordinate_transformation_mode=words[2], nearest_mode=words[3],
-    )  # fmt: skip
-    return maker.done(result, *shapes[1], dtype="uint8")
-
-
 _RULES: dict[str, Rule] = {
     "QLinearConv": _convolution,
     "QLinearAdd": _sum,
@@ -246,11 +177,4 @@ _RULES: dict[str, Rule] = {
     "QLinearConcat": _concat,
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,
-}
-_ON_BYTES: dict[str, Rule] = {
-    "MaxPool": _plain_pool,
-    "Slice": _slice,
-    "Split": _split,
-    "Transpose": _transpose,
-    "Resize": _resize,
 }

@@ -25,6 +25,8 @@ from edgekit.profiler.probe_branch import (
 
 _OPERANDS = ("same", "constant", "scalar", "channel")
 _BINARY = {"Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "PRelu"}
+_ON_BYTES = {"MaxPool", "Slice", "Split", "Transpose", "Resize"}
+"""Operators that run on bytes as on floats; their keys then hold the word "u8"."""
 _UNARY = {"Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Exp", "Elu",
           "Softplus", "Sqrt", "Neg", "Abs", "Clip", "Erf", "Gelu"}  # fmt: skip
 
@@ -32,7 +34,11 @@ _UNARY = {"Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "E
 def branch_of(key: str, sizes: tuple[int, ...], prefix: str) -> Branch | None:
     """The model of one kernel, or None for a key that has no probe."""
     words = key.split(" ")
-    maker, rule = Maker(prefix), probe_integers.rule_of(words) or _RULES.get(words[0])
+    if (of_integers := probe_integers.rule_of(words)) is not None:
+        return of_integers(Maker(prefix), words, sizes)
+    is_on_bytes = "u8" in words and words[0] in _ON_BYTES
+    maker = Maker(prefix, dtype="uint8" if is_on_bytes else "float32")
+    rule = _RULES.get(words[0])
     if rule is not None:
         return rule(maker, words, sizes)
     if words[0] in _BINARY and words[1] in _OPERANDS and len(sizes) == 2:
@@ -190,7 +196,7 @@ def _resize(maker: Maker, words: list[str], sizes: tuple[int, ...]) -> Branch | 
     channels, height, width = sizes
     factors = next(word for word in words[2:] if word[0] == "x")[1:].split("x")
     before = [round(height / float(factors[0])), round(width / float(factors[1]))]
-    if min(before) < 1:
+    if min(before) < 1 or (maker.dtype == "uint8" and words[1] != "nearest"):
         return None
     shapes: list[tuple[int, ...]] = [(1, channels, *before), (1, *sizes)]
     if words[-1] == "last":

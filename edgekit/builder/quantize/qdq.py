@@ -51,7 +51,7 @@ def quantized(
         )
         with _quiet():
             quantizer.quantize_model()
-    except (ValueError, KeyError, TypeError, RuntimeError, NotImplementedError) as error:
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelError(
             f"ONNX Runtime's quantizer refuses the model: {error}",
             hint="name the operator in --keep-float, and report this model",
