@@ -25,11 +25,14 @@ from edgekit.spec.card import ModelCard
 from edgekit.spec.fleet import Fleet
 from edgekit.spec.fusion import FusionRule
 from edgekit.spec.plan import BlockFusion, Placement, Plan
+from edgekit.spec.profile import Precision
 from edgekit.spec.tensors import TensorSpec
 from edgekit.spec.workload import Workload
 
 _SEEDS = (0, 1, 2)
 _STEPS = ("load", "choose the cut, fold", "split", "verify", "write")
+
+_ROUNDING = ("QuantizeLinear", "DequantizeLinear")
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
@@ -125,6 +128,7 @@ def plan_for(fused: Fused, fleet: Fleet, rule: str | Sequence[str]) -> Plan:
             outputs=leaving[index],
             work_flop=sum(workload.ops[op].work_flop for op in ops),
             weight_bytes=shard_weight_bytes(loaded, ops),
+            precision=_precision([workload.ops[op].op_type for op in ops]),
             fusion=tuple(
                 BlockFusion(block=name, strategy=str(strategy))
                 for name, strategy in fused.strategies[index].items()
@@ -141,8 +145,12 @@ def plan_for(fused: Fused, fleet: Fleet, rule: str | Sequence[str]) -> Plan:
         cuts=tuple(cuts),
         model_inputs=loaded.inputs,
         model_outputs=loaded.outputs,
-        precision=_precision(workload),
     )
+
+
+def _precision(op_types: Sequence[str]) -> Precision:
+    is_integer = any(kind.startswith("QLinear") or kind in _ROUNDING for kind in op_types)
+    return "int8" if is_integer else "fp32"
 
 
 def leaving_names(plan: Plan) -> list[tuple[str, ...]]:
@@ -151,11 +159,6 @@ def leaving_names(plan: Plan) -> list[tuple[str, ...]]:
         *(cut.names for cut in plan.cuts),
         tuple(spec.name for spec in plan.model_outputs),
     ]
-
-
-def _precision(workload: Workload) -> str:
-    quantised = any(op.op_type.startswith("QLinear") for op in workload.ops)
-    return "int8" if quantised else "fp32"
 
 
 def _prove(

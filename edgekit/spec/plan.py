@@ -2,6 +2,8 @@
 
 from edgekit.errors import ConfigError
 from edgekit.spec.base import Spec
+from edgekit.spec.codec import RAW, CodecSpec
+from edgekit.spec.profile import Precision
 from edgekit.spec.tensors import TensorSpec
 
 
@@ -49,6 +51,8 @@ class Placement(Spec, frozen=True, kw_only=True):
     weight_bytes: int
     fusion: tuple[BlockFusion, ...] = ()
     """The re-parameterizable blocks of this shard, in model order."""
+    precision: Precision = "fp32"
+    """int8: its layers are QDQ; what leaves it for the next device are the integers themselves."""
 
 
 class Plan(Spec, frozen=True, kw_only=True):
@@ -62,8 +66,8 @@ class Plan(Spec, frozen=True, kw_only=True):
     cuts: tuple[Cut, ...]
     model_inputs: tuple[TensorSpec, ...]
     model_outputs: tuple[TensorSpec, ...]
-    precision: str = "fp32"
-    codec: str = "fp32"
+    codecs: tuple[CodecSpec, ...] = ()
+    """How each cut's tensors are written on the wire; empty: all of them as they are."""
 
     def __post_init__(self) -> None:
         if not self.placements or len(self.cuts) != len(self.placements) - 1:
@@ -76,6 +80,15 @@ class Plan(Spec, frozen=True, kw_only=True):
             raise ConfigError(
                 f"a device runs two shards: {devices}", hint="give each shard its own device"
             )
+        if len(self.codecs) not in (0, len(self.cuts)):
+            raise ConfigError(
+                f"a plan with {len(self.cuts)} cuts has {len(self.codecs)} codecs",
+                hint="build the bundle again",
+            )
+
+    def codec_of(self, cut: int) -> CodecSpec:
+        """How the tensors of the cut with this index travel."""
+        return self.codecs[cut] if self.codecs else RAW
 
     def stage_of(self, device: str) -> int | None:
         """Index of the shard that ``device`` runs, or None."""
