@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -29,11 +29,19 @@ class LocalAgents:
     """A context manager: inside it the agents run; leaving it ends them."""
 
     def __init__(
-        self, configs: Sequence[AgentConfig], folder: Path, *, restart: bool = True
+        self,
+        configs: Sequence[AgentConfig],
+        folder: Path,
+        *,
+        restart: bool = True,
+        prefix: Callable[[str], Sequence[str]] = lambda device: (),
     ) -> None:
+        """``prefix``: by device, the words that start its command, such as ``ip netns exec``; they
+        must end in an exec, so that signals reach the agent.
+        """
         self._configs = {config.device: config for config in configs}
         self._folder = folder
-        self._restart = restart
+        self._restart, self._prefix = restart, prefix
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
@@ -70,7 +78,7 @@ class LocalAgents:
         command = [sys.executable, "-m", "edgekit", "-v", "agent", "--with-parent"]
         with self.log_path(device).open("ab") as log:
             self._processes[device] = subprocess.Popen(
-                [*command, "--config", str(config)],
+                [*self._prefix(device), *command, "--config", str(config)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
