@@ -16,7 +16,8 @@ class InputCard(Spec, frozen=True, kw_only=True):
     anchor: Literal["top-left", "center"] = "center"
     """Where the resized image sits in the letterbox."""
     pad_value: int = 114
-    color: Literal["bgr", "rgb"] = "bgr"
+    color: Literal["bgr", "rgb", "gray"] = "bgr"
+    """gray: one channel; the first number of ``mean`` and ``std`` is used."""
     scale: float = 1.0
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """In channel order of ``color``."""

@@ -1,6 +1,7 @@
 """A camera frame becomes the model's input tensor.
 
-In: an image (H, W, 3) uint8 BGR and the card's input section.  Out: (1, 3, h, w) float32.
+In: an image (H, W, 3) uint8 BGR and the card's input section.  Out: (1, 3, h, w) float32, or
+(1, 1, h, w) for a model of grey pictures.
 Pure; one function for every model: what differs is data in the card.
 
 The arithmetic happens once per pixel value, not once per pixel: 256 numbers per channel, looked up.
@@ -18,8 +19,8 @@ from edgekit.errors import DeviceError
 from edgekit.spec.card import InputCard
 from edgekit.vision.geometry import Geometry, geometry_for
 
-_BGR = {"bgr": (0, 1, 2), "rgb": (2, 1, 0)}
-"""Channel of a BGR image for each channel of the tensor."""
+_BGR = {"bgr": (0, 1, 2), "rgb": (2, 1, 0), "gray": (0,)}
+"""Channel of a BGR (or grey) image for each channel of the tensor."""
 
 
 def preprocess(
@@ -28,7 +29,8 @@ def preprocess(
     """Resize as the card says, then ``(pixel * scale - mean) / std`` in the card's colour order.
 
     Shapes: image (H, W, 3) uint8 BGR.
-    Returns: (1, 3, height_px, width_px) float32, C-contiguous, channels in the card's order.
+    Returns: (1, 3, height_px, width_px) float32, C-contiguous, channels in the card's order; one
+    channel where its colour is gray.
     Raises: DeviceError if the image is not such an array; ConfigError if a size is not positive.
     """
     check_image(image)
@@ -39,10 +41,14 @@ def preprocess(
         height_px=height_px,
         width_px=width_px,
     )
+    if card.color == "gray":
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
     planes = cv2.split(_placed(image, geometry, card.pad_value))
-    tensor = np.empty((1, 3, height_px, width_px), np.float32)
-    for channel, table in enumerate(_tables(card.scale, card.mean, card.std)):
-        cv2.LUT(planes[_BGR[card.color][channel]], table, dst=tensor[0, channel])
+    order = _BGR[card.color]
+    tensor = np.empty((1, len(order), height_px, width_px), np.float32)
+    tables = _tables(card.scale, card.mean, card.std)
+    for channel, plane in enumerate(order):
+        cv2.LUT(planes[plane], tables[channel], dst=tensor[0, channel])
     return tensor
 
 

@@ -43,8 +43,8 @@ def outputs_of(family: str, box: tuple[float, float, float, float] = BOX, score:
 
 
 def test_every_decoder_has_a_synthetic_counterpart() -> None:
-    """A family added without a test here would be untested."""
-    assert set(decoder_names()) == set(FAMILIES)
+    """A family added without a test here would be untested; classes: test_classes_decoder.py."""
+    assert set(decoder_names()) - {"classes"} == set(FAMILIES)
 
 
 @every_family

@@ -36,6 +36,8 @@ class Decoder:
     """(inputs, outputs, strides) -> number of classes if they have this family's layout, else None.
     A free dimension is 0."""
     decode: Decode
+    is_recognisable: bool = True
+    """False if its layout is that of too many networks to be taken without being named."""
 
 
 def input_size_px(inputs: Sequence[TensorSpec]) -> tuple[int, int] | None:

@@ -5,14 +5,22 @@ from collections.abc import Sequence
 from edgekit.errors import ConfigError
 from edgekit.spec.card import ModelCard
 from edgekit.spec.tensors import Array, TensorSpec
-from edgekit.vision.decoders import fastestdet, nanodet, ultraface, ultralytics, yolox, yunet
+from edgekit.vision.decoders import (
+    classes,
+    fastestdet,
+    nanodet,
+    ultraface,
+    ultralytics,
+    yolox,
+    yunet,
+)
 from edgekit.vision.decoders.port import Decoder
 from edgekit.vision.detections import Detections
 from edgekit.vision.geometry import Geometry
 
 _DECODERS: dict[str, Decoder] = {
     module.DECODER.name: module.DECODER
-    for module in (yolox, nanodet, fastestdet, yunet, ultraface, ultralytics)
+    for module in (yolox, nanodet, fastestdet, yunet, ultraface, ultralytics, classes)
 }
 
 _DEFAULT_STRIDES = (8, 16, 32)
@@ -42,7 +50,8 @@ def recognise_family(
     matches = [
         (decoder, count)
         for decoder in _DECODERS.values()
-        if (count := decoder.class_count(inputs, outputs, _DEFAULT_STRIDES)) is not None
+        if decoder.is_recognisable
+        and (count := decoder.class_count(inputs, outputs, _DEFAULT_STRIDES)) is not None
     ]
     return matches[0] if len(matches) == 1 else None
 

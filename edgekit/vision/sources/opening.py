@@ -7,6 +7,7 @@ file) or DeviceError (look at the camera) before the first frame rather than at 
 from pathlib import Path
 
 from edgekit.errors import ConfigError
+from edgekit.vision.sources.arriving import ArrivingSource
 from edgekit.vision.sources.device import DeviceSource, camera_opener, stream_opener
 from edgekit.vision.sources.images import ImagesSource
 from edgekit.vision.sources.limited import LimitedSource
@@ -43,25 +44,34 @@ def open_source(uri: str, *, mode: Mode | None = None, start_frame: int = 0) -> 
     live = chosen == "live"
     source: Source
     if parsed.kind in ("camera", "stream"):
+        if options.arrivals == "poisson":
+            raise ConfigError(
+                f"source {parsed.uri} has arrivals of its own", hint="leave out arrivals=poisson"
+            )
         source = _device(parsed, live, start_frame)
     else:
         footage = _footage(parsed, live)
         footage.skip(start_frame)
-        is_paced = live or bool(options.pace)
-        source = _paced(footage, live) if is_paced else footage
+        if options.arrivals == "poisson":
+            source = ArrivingSource(footage, fps=_rate(footage))
+        elif live or options.pace:
+            source = PacedSource(footage, fps=_rate(footage), skip_late=live)
+        else:
+            source = footage
     if options.frames is None:
         return source
     return LimitedSource(source, frames=options.frames, before=start_frame)
 
 
-def _paced(footage: Footage, live: bool) -> Source:
+def _rate(footage: Footage) -> float:
+    """Frames per second. Raises: ConfigError if the footage does not say; it is closed then."""
     fps = footage.info.fps
     if not 0 < fps <= 1000:
         footage.close()
         raise ConfigError(
             f"source {footage.info.uri} does not say its frame rate", hint="add fps=30 to its URI"
         )
-    return PacedSource(footage, fps=fps, skip_late=live)
+    return fps
 
 
 def _footage(parsed: SourceUri, live: bool) -> Footage:

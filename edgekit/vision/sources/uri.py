@@ -10,8 +10,9 @@
     https://host/clip.mp4           a video file on a server, by its suffix
     scene:yard?seed=1&size=640x400&fps=30
 
-Options of every source: mode=live|every, pace=1, loop=1, fps=30, frames=100. They follow ``?``;
-of an address, whose ``?`` belongs to the server, they follow ``#``.
+Options of every source: mode=live|every, pace=1, loop=1, fps=30, frames=100,
+arrivals=regular|poisson. They follow ``?``; of an address, whose ``?`` belongs to the server, they
+follow ``#``.
 
 In: text.  Out: a SourceUri, or a ConfigError that lists what exists.  Opens nothing.
 """
@@ -19,7 +20,7 @@ In: text.  Out: a SourceUri, or a ConfigError that lists what exists.  Opens not
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import unquote
 
 import msgspec
@@ -56,8 +57,13 @@ class Options(Spec, frozen=True, kw_only=True):
     fps: Annotated[float, msgspec.Meta(gt=0, le=1000)] | None = None
     frames: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """End after this many frames."""
+    arrivals: Literal["regular", "poisson"] = "regular"
+    """poisson: files, pictures and scenes give frames at random, ``fps`` of them a second in the
+    mean, whether or not anybody is ready for them."""
 
     def __post_init__(self) -> None:
+        if self.arrivals == "poisson" and self.pace is False:
+            raise ConfigError("arrivals=poisson cannot have pace=0", hint="leave out pace")
         if self.mode == "live" and self.pace is False:
             raise ConfigError("mode=live cannot have pace=0", hint="use mode=every")
 
