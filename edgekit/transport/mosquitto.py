@@ -1,6 +1,7 @@
 """The system's Mosquitto as a broker for tests and for fleets on one machine.
 
-In: a port (0: any).  Out: a running broker on the loopback interface and its URL.
+In: a port (0: any).  Out: a running broker on the loopback interface, or on the one that is
+named, and its URL.
 Keeps nothing on disk: what it retained is gone when it stops. Dies with its parent.
 """
 
@@ -16,7 +17,7 @@ from types import TracebackType
 from edgekit.errors import ConfigError, LinkError
 from edgekit.transport.mqtt import MqttSession
 
-_HOST = "127.0.0.1"
+_LOOPBACK = "127.0.0.1"
 _START_LIMIT_S = 10.0
 _STOP_LIMIT_S = 3.0
 _CONFIGURATION = """\
@@ -39,15 +40,15 @@ _WATCHED = (
 class MosquittoBroker:
     """A context manager: the broker runs inside the ``with`` block, and ``url`` leads to it."""
 
-    def __init__(self, port: int = 0) -> None:
-        self._port = port
+    def __init__(self, port: int = 0, *, host: str = _LOOPBACK) -> None:
+        self._port, self._host = port, host
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def url(self) -> str:
         """Broker URL for MqttSession, once running."""
-        return f"mqtt://{_HOST}:{self._port}"
+        return f"mqtt://{self._host}:{self._port}"
 
     @property
     def port(self) -> int:
@@ -72,10 +73,10 @@ class MosquittoBroker:
                 "there is no mosquitto on this machine",
                 hint="run `apt install mosquitto`, or use the embedded broker",
             )
-        self._port = _usable_port(self._port)
+        self._port = _usable_port(self._host, self._port)
         self._folder = tempfile.TemporaryDirectory(prefix="edgekit-mosquitto-")
         try:
-            self._process = _start(program, Path(self._folder.name), self._port)
+            self._process = _start(program, Path(self._folder.name), self._host, self._port)
             self._wait_until_ready(self._process, Path(self._folder.name))
         except BaseException:
             self.close()
@@ -125,22 +126,22 @@ class MosquittoBroker:
             self._folder.cleanup()
 
 
-def _usable_port(port: int) -> int:
+def _usable_port(host: str, port: int) -> int:
     """``port``, or a free one if it is 0. Raises: ConfigError if somebody listens on it."""
     try:
-        with socket.create_server((_HOST, port)) as probe:
+        with socket.create_server((host, port)) as probe:
             return int(probe.getsockname()[1])
     except (OSError, OverflowError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(
-            f"mosquitto cannot listen on {_HOST}:{port}: {why}",
+            f"mosquitto cannot listen on {host}:{port}: {why}",
             hint="use another port, or 0 for any",
         ) from None
 
 
-def _start(program: str, folder: Path, port: int) -> subprocess.Popen[bytes]:
+def _start(program: str, folder: Path, host: str, port: int) -> subprocess.Popen[bytes]:
     configuration = folder / "mosquitto.conf"
-    configuration.write_text(_CONFIGURATION.format(port=port, host=_HOST))
+    configuration.write_text(_CONFIGURATION.format(port=port, host=host))
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(
             ["/bin/sh", "-c", _WATCHED, "sh", program, str(configuration)],
