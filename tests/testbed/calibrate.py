@@ -48,7 +48,7 @@ def dilations(fleet: Fleet) -> dict[str, float]:
     return {device.name: fastest / device.relative_speed for device in fleet.device}
 
 
-def calibrate_compute(bed: Bed, *, rounds: int = 3, say: Say = print) -> list[Row]:
+def calibrate_compute(bed: Bed, *, rounds: int = 5, say: Say = print) -> list[Row]:
     """Times of every device, relative to the fastest."""
     factors = dilations(bed.fleet)
     times_s: dict[str, list[float]] = {device: [] for device in factors}
