@@ -113,11 +113,10 @@ def agent_configs(
 ) -> tuple[AgentConfig, ...]:
     """One AgentConfig per placement of the plan; the first one owns the source."""
     authority = FleetAuthority(options.fleet.name) if options.tls else None
-    fastest = max(device.relative_speed for device in options.fleet.device)
-    speed = {device.name: device.relative_speed for device in options.fleet.device}
+    slowdown = {device.name: options.fleet.slowdown(device) for device in options.fleet.device}
     configs = []
     for index, placement in enumerate(bundle.plan.placements):
-        dilation = fastest / speed[placement.device] if options.emulate_speed else 1.0
+        dilation = max(1.0, slowdown[placement.device]) if options.emulate_speed else 1.0
         home = folder / placement.device
         hop = authority.enrol(placement.device, home) if authority else HopConfig()
         source = SourceConfig(

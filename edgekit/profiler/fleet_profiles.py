@@ -42,9 +42,8 @@ def fleet_profiles(fleet: Fleet, folder: Path, *, say: Say | None = None) -> Fle
 
     Raises: ConfigError naming the device without a profile, and how to get one.
     """
-    runners = [device for device in fleet.device if device.can_run]
     if not any(device.profile for device in fleet.device):
-        return _as_this_machine(runners, say or (lambda text: None))
+        return _as_this_machine(fleet, say or (lambda text: None))
     profiles, here, notes = {}, {}, []
     for device in fleet.device:
         if not device.profile and not device.can_run:
@@ -135,7 +134,7 @@ def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _as_this_machine(runners: list[Device], say: Say) -> FleetProfiles:
+def _as_this_machine(fleet: Fleet, say: Say) -> FleetProfiles:
     base = profile_of_this_machine()
     notes = []
     if base is None:
@@ -145,8 +144,7 @@ def _as_this_machine(runners: list[Device], say: Say) -> FleetProfiles:
             "this machine has no profile: its ceilings were measured a moment ago; times of "
             "kernels come with `edgekit profile --quick`"
         )
-    fastest = max(device.relative_speed for device in runners)
-    here = {device.name: fastest / device.relative_speed for device in runners}
+    here = {device.name: fleet.slowdown(device) for device in fleet.device if device.can_run}
     words = ", ".join(
         f"{name} is this machine" if factor == 1 else f"{name} {factor:.3g} times slower"
         for name, factor in here.items()

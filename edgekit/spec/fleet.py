@@ -116,6 +116,9 @@ class Fleet(Spec, frozen=True, kw_only=True):
     """The device that has the camera; the first one if empty."""
     sink: str = ""
     """The device that answers must reach; if empty, they are answers wherever they are made."""
+    host_speed: float = 0.0
+    """Where one machine stands for all devices: its own relative speed; 0 if it is as fast as the
+    fastest of those that can run a shard."""
 
     def __post_init__(self) -> None:
         if not self.device:
@@ -146,6 +149,21 @@ class Fleet(Spec, frozen=True, kw_only=True):
                 f"fleet {self.name!r}: no device can run a shard",
                 hint="leave out can_run = false at one of them",
             )
+
+        fastest = max(device.relative_speed for device in self.device if device.can_run)
+        if self.host_speed and not self.host_speed >= fastest:
+            raise ConfigError(
+                f"fleet {self.name!r}: host_speed {self.host_speed} is below the fastest device's "
+                f"relative_speed {fastest}",
+                hint="a machine can stand for slower devices only; raise host_speed",
+            )
+
+    def slowdown(self, device: Device) -> float:
+        """How many times slower than the machine that stands for it ``device`` is."""
+        runners = [one for one in self.device if one.can_run]
+        return (self.host_speed or max(one.relative_speed for one in runners)) / (
+            device.relative_speed
+        )
 
     @property
     def source_name(self) -> str:

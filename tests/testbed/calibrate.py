@@ -43,9 +43,8 @@ class Row:
 
 
 def dilations(fleet: Fleet) -> dict[str, float]:
-    """By device, how many times slower than this machine it is to be; the fastest one is not."""
-    fastest = max(device.relative_speed for device in fleet.device)
-    return {device.name: fastest / device.relative_speed for device in fleet.device}
+    """By device, how many times slower than this machine it is to be."""
+    return {device.name: max(1.0, fleet.slowdown(device)) for device in fleet.device}
 
 
 def calibrate_compute(bed: Bed, *, rounds: int = 5, say: Say = print) -> list[Row]:
@@ -62,7 +61,7 @@ def calibrate_compute(bed: Bed, *, rounds: int = 5, say: Say = print) -> list[Ro
         Row(
             what=f"{device} is slower than {reference} by",
             unit="times",
-            wanted=factor,
+            wanted=factor / factors[reference],
             measured=median(times_s[device]) / base_s,
         )
         for device, factor in factors.items()
