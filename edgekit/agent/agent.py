@@ -27,6 +27,7 @@ from edgekit.agent.prepare import (
     LoadSession,
     Prepared,
     check_source,
+    completed,
     files_for,
     load_onnx_session,
     prepare,
@@ -237,6 +238,7 @@ class Agent:
                 on_bytes=self._reporter.downloaded,
                 cancelled=self._cancel,
             )
+        announcement = completed(announcement, self._store)
         self._prepared = self._load(announcement)
         self._store.save_announcement(announcement)
         self._set_state("ready")

@@ -22,6 +22,8 @@ class Capture:
     def __init__(self, source: Source, ledger: Ledger) -> None:
         self.why_waiting: Callable[[], str] = lambda: "superseded"
         """Asked, when the newest frame replaces a waiting one, for the reason of that drop."""
+        self.on_frame: Callable[[Frame], None] = lambda frame: None
+        """Called with every frame that is read; must not wait."""
         self._source = source
         self._ledger = ledger
         self._changed = threading.Condition()
@@ -74,7 +76,9 @@ class Capture:
     def _read(self) -> None:
         try:
             while not self._stopping:
-                self._offer(self._source.read())
+                frame = self._source.read()
+                self.on_frame(frame)
+                self._offer(frame)
         except EndOfSource:
             logger.info("the source %s came to its end", self._source.info.uri)
         except EdgeKitError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgekit.agent.answer_publisher import AnswerPublisher
 from edgekit.agent.capture import Capture
+from edgekit.agent.frame_keeper import FrameKeeper
 from edgekit.agent.ledger import Accounts, Ledger
 from edgekit.agent.prepare import Prepared
 from edgekit.agent.preview import Previewer
@@ -21,13 +22,13 @@ from edgekit.spec.agent_config import AgentConfig, SourceConfig
 from edgekit.spec.messages import AnswerReport, HopTime, StreamTelemetry
 from edgekit.spec.topics import Topics
 from edgekit.transport.mqtt_port import MqttPort
-from edgekit.transport.port import Activation, Answer, HopLink, Identity, Reply
+from edgekit.transport.port import Activation, Answer, HopLink, Identity, Reply, Trip
 from edgekit.vision.sources import open_source
 
 logger = logging.getLogger(__name__)
 
 MakeLink = Callable[
-    [Identity, Callable[[Answer, float], None], Callable[[bool, str], None]], HopLink
+    [Identity, Callable[[Answer, Trip], None], Callable[[bool, str], None]], HopLink
 ]
 
 
@@ -59,6 +60,7 @@ class Pipeline:
         self._last_hop: HopTime | None = None
         self._previewer: Previewer | None = None
         self._recorder: Recorder | None = None
+        self._keeper: FrameKeeper | None = None
         self._size_px = (0, 0)
         self._publisher: AnswerPublisher | None = None
         self._stage: SourceStage | RelayStage
@@ -83,6 +85,7 @@ class Pipeline:
             deployment=self.prepared.deployment,
             epoch=self.epoch,
             cut=cut,
+            codec=self.prepared.announcement.plan.codec_of(cut),
         )
 
     @property
@@ -129,6 +132,8 @@ class Pipeline:
             self._previewer.close()
         if self._recorder is not None:
             self._recorder.close()
+        if self._keeper is not None:
+            self._keeper.close()
 
     def load(self) -> StageLoad:
         """What the stage did lately."""
@@ -141,7 +146,7 @@ class Pipeline:
 
     @property
     def sent_bytes(self) -> int:
-        """Bytes of tensors that went to the next device so far."""
+        """Bytes that went to the next device so far."""
         return self._stage.sent_bytes
 
     @property
@@ -161,6 +166,8 @@ class Pipeline:
             found.append(f"{lost_count} answers found no broker and were not published")
         if self._recorder is not None and self._recorder.problem:
             found.append(f"recording: {self._recorder.problem}")
+        if self._keeper is not None and self._keeper.problem:
+            found.append(self._keeper.problem)
         return tuple(found)
 
     def stream(self) -> StreamTelemetry | None:
@@ -205,13 +212,18 @@ class Pipeline:
         if source.record:
             fps = self._capture.fps or 25.0
             self._recorder = Recorder(Path(source.record), fps=fps)
+        if source.keep:
+            self._keeper = FrameKeeper(
+                Path(source.keep), every_count=source.keep_every, most_count=source.keep_most
+            )
+            self._capture.on_frame = self._keeper.offer
 
     def _hop_changed(self, connected: bool, state: str) -> None:
         self._stage.hop_changed(connected)
         self._on_change()
 
-    def _answer(self, answer: Answer, round_trip_s: float) -> None:
-        self._stage.answer(answer, round_trip_s)
+    def _answer(self, answer: Answer, trip: Trip) -> None:
+        self._stage.answer(answer, trip)
 
     def _emit(self, answered: Answered) -> None:
         source = self._config.source

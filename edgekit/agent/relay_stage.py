@@ -16,13 +16,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edgekit.agent.outbox import Outbox
-from edgekit.agent.shard import ShardRunner, StageMeter
+from edgekit.agent.outbox import CANNOT_ENCODE, Outbox
+from edgekit.agent.picture_runner import Runner
+from edgekit.agent.shard import StageMeter
 from edgekit.errors import EdgeKitError
 from edgekit.spec.card import ModelCard
-from edgekit.spec.messages import HopTime, StageTime
+from edgekit.spec.messages import StageTime
 from edgekit.spec.tensors import Array, TensorSpec
-from edgekit.transport.port import Activation, Answer, HopLink, Reply, answer_to
+from edgekit.transport.port import (
+    Activation,
+    Answer,
+    HopLink,
+    Reply,
+    Trip,
+    answer_to,
+    hop_time,
+)
 from edgekit.vision.answers import detections_of
 
 logger = logging.getLogger(__name__)
@@ -46,7 +55,7 @@ class RelayStage:
         *,
         device: str,
         index: int,
-        runner: ShardRunner,
+        runner: Runner,
         card: ModelCard,
         model_input: TensorSpec,
         next_device: str = "",
@@ -64,7 +73,13 @@ class RelayStage:
     def start(self, link: HopLink | None) -> None:
         """Begin to work; ``link`` leads to the next device, None on the last stage."""
         if link is not None:
-            self._outbox = Outbox(link, size=2, claim=self._is_wanted, on_failure=self._send_failed)
+            self._outbox = Outbox(
+                link,
+                size=2,
+                claim=self._is_wanted,
+                on_failure=lambda onward, why: self._not_sent(onward, why, "hop_lost"),
+                on_refusal=lambda onward, why: self._not_sent(onward, why, CANNOT_ENCODE),
+            )
         self._thread.start()
 
     def stop(self) -> None:
@@ -81,7 +96,7 @@ class RelayStage:
 
     @property
     def sent_bytes(self) -> int:
-        """Bytes of tensors that went to the next device so far."""
+        """Bytes that went to the next device so far."""
         return self._outbox.sent_bytes if self._outbox is not None else 0
 
     def hop_changed(self, connected: bool) -> None:
@@ -89,18 +104,13 @@ class RelayStage:
         if not connected:
             self._drop_downstream("hop_lost")
 
-    def answer(self, answer: Answer, round_trip_s: float) -> None:
+    def answer(self, answer: Answer, trip: Trip) -> None:
         """The next device answered; add this device's part and pass it back."""
         with self._lock:
             work = self._downstream.pop((answer.stream, answer.run, answer.frame), None)
         if work is None:
             return
-        hop = HopTime(
-            source=self._device,
-            target=self._next_device,
-            bytes=work.activation.nbytes,
-            ms=round(1e3 * max(0.0, round_trip_s - answer.residence_s), 3),
-        )
+        hop = hop_time(answer, trip, source=self._device, target=self._next_device)
         residence_s = time.perf_counter() - work.received_s
         work.reply(replace(answer, hops=(hop, *answer.hops), residence_s=residence_s))
 
@@ -161,12 +171,12 @@ class RelayStage:
         with self._lock:
             return _key(activation) in self._downstream
 
-    def _send_failed(self, activation: Activation, reason: str) -> None:
-        logger.warning("frame %d could not be passed on: %s", activation.frame, reason)
+    def _not_sent(self, activation: Activation, why: str, reason: str) -> None:
+        logger.warning("frame %d could not be passed on: %s", activation.frame, why)
         with self._lock:
             work = self._downstream.pop(_key(activation), None)
         if work is not None:
-            self._drop(work, "hop_lost")
+            self._drop(work, reason)
 
     def _drop_downstream(self, reason: str) -> None:
         with self._lock:

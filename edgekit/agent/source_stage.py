@@ -4,6 +4,7 @@
 
     source -> capture -> preprocess -> shard 0 -> outbox -> hop ... hop -> answer -> ledger, emit
 
+Where frames are forwarded, preprocessing and the first shard are on the next device.
 In: frames of a Capture.  Out: one Answered per answered frame; the ledger knows the rest.
 A frame enters only while fewer than ``max_in_flight`` are under way, so that queues further down
 stay empty and what is answered is fresh. When the hop is lost, a live source drops what was under
@@ -18,15 +19,16 @@ from dataclasses import dataclass
 
 from edgekit.agent.capture import Capture
 from edgekit.agent.ledger import Ledger
-from edgekit.agent.outbox import Outbox
-from edgekit.agent.shard import ShardRunner, StageMeter
+from edgekit.agent.outbox import CANNOT_ENCODE, Outbox
+from edgekit.agent.picture_runner import Runner
+from edgekit.agent.shard import StageMeter
 from edgekit.errors import EdgeKitError
 from edgekit.spec.card import ModelCard
 from edgekit.spec.messages import Detection, HopTime, StageTime
+from edgekit.spec.plan import FRAME
 from edgekit.spec.tensors import Array, TensorSpec
-from edgekit.transport.port import Activation, Answer, HopLink
+from edgekit.transport.port import Activation, Answer, HopLink, Trip, hop_time
 from edgekit.vision.answers import detections_of
-from edgekit.vision.preprocess import preprocess
 from edgekit.vision.sources import Frame
 
 logger = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ class _Underway:
 
 
 class SourceStage:
-    """Shard 0 with its camera. Without a link it is the whole pipeline."""
+    """The camera, and the first shard if it is here. Without a link it is the whole pipeline."""
 
     def __init__(
         self,
@@ -68,7 +70,7 @@ class SourceStage:
         stream: str,
         capture: Capture,
         ledger: Ledger,
-        runner: ShardRunner,
+        runner: Runner,
         card: ModelCard,
         model_input: TensorSpec,
         stage_count: int,
@@ -96,7 +98,11 @@ class SourceStage:
         if link is not None:
             self._link = link
             self._outbox = Outbox(
-                link, size=self._max_in_flight, claim=self._claim, on_failure=self._send_failed
+                link,
+                size=self._max_in_flight,
+                claim=self._claim,
+                on_failure=self._send_failed,
+                on_refusal=self._send_refused,
             )
         self._thread.start()
 
@@ -115,7 +121,7 @@ class SourceStage:
 
     @property
     def sent_bytes(self) -> int:
-        """Bytes of tensors that went to the next device so far."""
+        """Bytes that went to the next device so far."""
         return self._outbox.sent_bytes if self._outbox is not None else 0
 
     def hop_changed(self, connected: bool) -> None:
@@ -127,7 +133,7 @@ class SourceStage:
                         self._lost(number)
             self._changed.notify_all()
 
-    def answer(self, answer: Answer, round_trip_s: float) -> None:
+    def answer(self, answer: Answer, trip: Trip) -> None:
         """An answer came back over the link (called on its thread)."""
         if answer.run != self._run or answer.stream != self._stream:
             return
@@ -143,12 +149,7 @@ class SourceStage:
         if answer.dropped:
             self._ledger.drop(answer.frame, answer.dropped)
             return
-        hop = HopTime(
-            source=self._device,
-            target=self._next_device,
-            bytes=item.activation.nbytes,
-            ms=round(1e3 * max(0.0, round_trip_s - answer.residence_s), 3),
-        )
+        hop = hop_time(answer, trip, source=self._device, target=self._next_device)
         self._finish(item.frame, answer.detections, answer.stages, (hop, *answer.hops))
 
     def _lost(self, number: int) -> None:
@@ -178,6 +179,11 @@ class SourceStage:
             item = self._underway.get(activation.frame)
             if item is not None and item.is_on_wire:
                 self._lost(activation.frame)
+
+    def _send_refused(self, activation: Activation, reason: str) -> None:
+        """This activation can never be sent: it costs its frame, and nothing else."""
+        logger.error("frame %d cannot be sent: %s", activation.frame, reason)
+        self._drop(activation.frame, CANNOT_ENCODE)
 
     def _may_work(self) -> bool:
         """Whether a frame may enter now: the hop is up and the pipeline has room."""
@@ -213,16 +219,12 @@ class SourceStage:
         started_s = time.perf_counter()
         with self._changed:
             self._underway[frame.number] = item = _Underway(frame)
-        height_px, width_px = self._model_input.shape[2:]
         try:
-            tensor = preprocess(
-                frame.image, self._card.input, height_px=height_px, width_px=width_px
-            )
-            tensors = self._runner.run({self._model_input.name: tensor})
+            tensors = self._runner.run({FRAME: frame.image})
             detections = () if self._outbox else self._decode(tensors, frame)
         except EdgeKitError as error:
             logger.error("frame %d: %s", frame.number, error)
-            self._fail(frame.number)
+            self._drop(frame.number, "inference_failed")
             return
         duration_s = time.perf_counter() - started_s
         self.meter.add(duration_s)
@@ -255,11 +257,11 @@ class SourceStage:
             source_width_px=frame.image.shape[1],
         )
 
-    def _fail(self, number: int) -> None:
+    def _drop(self, number: int, reason: str) -> None:
         with self._changed:
             self._underway.pop(number, None)
             self._changed.notify_all()
-        self._ledger.drop(number, "inference_failed")
+        self._ledger.drop(number, reason)
 
     def _finish(
         self,

@@ -7,6 +7,7 @@
     model.toml            the model card (absent if the bundle was built without a decoder)
     shards/shard-0.onnx   one per device
     golden/shard-0.npz    self-test vectors (absent if they would be large)
+    report.json           how shards were lowered (absent if they are as the model came)
 
 In: the parts of a bundle, or a folder.  Out: a folder that appears whole or not at all; a Bundle
 whose every file was checked. Runs nothing; read on devices, so no onnx here.
@@ -32,6 +33,7 @@ from edgekit.spec.plan import Plan
 MANIFEST_PATH = "manifest.json"
 PLAN_PATH = "plan.json"
 CARD_PATH = "model.toml"
+REPORT_PATH = "report.json"
 
 
 def shard_path(index: int) -> str:
@@ -66,7 +68,10 @@ class Bundle:
         return _checked_bytes(self.folder, entry)
 
     def shard(self, index: int) -> Path:
-        """Path of shard ``index`` (the runtime loads paths, so that weights stay file-backed)."""
+        """Path of shard ``index`` (the runtime loads paths, so that weights stay file-backed).
+
+        Raises: TrustError if the device at ``index`` has none because it only forwards frames.
+        """
         return self.path(self.plan.placements[index].shard)
 
     def golden(self, index: int) -> Golden | None:
@@ -84,21 +89,24 @@ def write_bundle(
     shards: Sequence[bytes],
     card: ModelCard | None = None,
     golden: Sequence[bytes] = (),
+    report: bytes | None = None,
     force: bool = False,
 ) -> Bundle:
     """Write a bundle at ``out``: it appears there whole, or what was there stays.
 
+    ``shards`` and ``golden`` are those of the devices that have a shard, in the order of the plan.
     ``force`` replaces an older bundle, never another kind of folder.
     Raises: ConfigError if ``out`` is taken or cannot be written.
     """
     _check_free(out, force=force)
     files: dict[str, bytes] = {PLAN_PATH: to_json(plan)}
-    files |= {
-        placement.shard: data for placement, data in zip(plan.placements, shards, strict=True)
-    }
-    files |= {golden_path(index): data for index, data in enumerate(golden)}
+    busy = [index for index, placement in enumerate(plan.placements) if placement.shard]
+    files |= {plan.placements[index].shard: data for index, data in zip(busy, shards, strict=True)}
+    files |= {golden_path(index): data for index, data in zip(busy, golden, strict=False)}
     if card is not None:
         files[CARD_PATH] = msgspec.toml.encode(card)
+    if report is not None:
+        files[REPORT_PATH] = report
     entries = tuple(
         FileEntry(path=name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
         for name, data in sorted(files.items())
@@ -230,7 +238,8 @@ def _plan_in(contents: Mapping[str, bytes], manifest: Manifest, folder: Path) ->
         raise TrustError(f"{folder} has no {PLAN_PATH}", hint="build the bundle again")
     plan = parse_json(contents[PLAN_PATH], Plan, origin=str(folder / PLAN_PATH))
     for placement in plan.placements:
-        manifest.entry(placement.shard)
+        if placement.shard:
+            manifest.entry(placement.shard)
     if plan.model_sha256 != manifest.model_sha256:
         raise TrustError(
             f"plan and manifest of {folder} are about two models", hint="build the bundle again"

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from edgekit.fleet.collect import Summary
 from edgekit.spec.base import to_json
+from edgekit.spec.messages import HopTime
 
 ShowProgress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -95,10 +96,20 @@ def render_summary(summary: Summary) -> None:
             "latency": f"p50 {latency.p50:.1f}, p95 {latency.p95:.1f}, p99 {latency.p99:.1f} ms",
         }
     )
-    times = [(f"shard {stage.shard} on {stage.device}", "", stage.ms) for stage in summary.stages]
-    times += [(f"hop {hop.source} to {hop.target}", f"{hop.bytes}", hop.ms) for hop in summary.hops]
-    rows = [(name, nbytes, f"{ms:.2f}") for name, nbytes, ms in times]
-    show_table("where the time goes", ("stage or hop", "bytes", "ms"), rows)
+    rows = [
+        (f"shard {stage.shard} on {stage.device}", "", f"{stage.ms:.2f}", "")
+        for stage in summary.stages
+    ]
+    rows += [
+        (f"hop {hop.source} to {hop.target}", f"{hop.bytes}", f"{hop.ms:.2f}", _coding(hop))
+        for hop in summary.hops
+    ]
+    show_table("where the time goes", ("stage or hop", "bytes", "ms", "coding ms"), rows)
+
+
+def _coding(hop: HopTime) -> str:
+    """At the sender and at the receiver."""
+    return f"{hop.encode_ms:.2f} + {hop.decode_ms:.2f}"
 
 
 def _console() -> Console:

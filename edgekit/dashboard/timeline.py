@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgekit.dashboard.window import PathTimes
+from edgekit.spec.messages import HopTime
 from edgekit.spec.plan import Plan
 from edgekit.units import format_bytes
 
+_CODING_MIN_MS = 0.1
+"""Less is what handing raw tensors over takes."""
 PartKind = Literal["stage", "hop", "rest"]
 
 
@@ -55,9 +58,16 @@ def timeline(path: PathTimes, plan: Plan | None) -> Timeline:
         parts.append(_part("stage", stage.device, detail, stage.ms, color))
         if hop := hops.get(stage.device):
             title = f"{hop.source} → {hop.target}"
-            parts.append(_part("hop", title, format_bytes(hop.bytes), hop.ms, color))
+            parts.append(_part("hop", title, _crossing(hop), hop.whole_ms, color))
     parts.append(_part("rest", "waiting", "queues, decoding, way back", path.rest_ms, 0))
     return Timeline(parts=tuple(parts))
+
+
+def _crossing(hop: HopTime) -> str:
+    """What crossed, and what its coding took, if that is worth a word."""
+    coding_ms = hop.encode_ms + hop.decode_ms
+    sent = format_bytes(hop.bytes)
+    return f"{sent}, coding {coding_ms:.1f} ms" if coding_ms >= _CODING_MIN_MS else sent
 
 
 def color_of(device: str, plan: Plan | None, default: int) -> int:

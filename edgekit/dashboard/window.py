@@ -119,8 +119,10 @@ class AnswerWindow:
             HopTime(
                 source=hop.source,
                 target=hop.target,
-                bytes=hop.bytes,
+                bytes=round(median(report.hops[index].bytes for report in reports)),
                 ms=median(report.hops[index].ms for report in reports),
+                encode_ms=median(report.hops[index].encode_ms for report in reports),
+                decode_ms=median(report.hops[index].decode_ms for report in reports),
             )
             for index, hop in enumerate(reports[-1].hops)
         )
@@ -164,5 +166,5 @@ def _way(report: AnswerReport) -> tuple[tuple[str, ...], tuple[tuple[str, str], 
 
 
 def _rest_ms(report: AnswerReport) -> float:
-    busy_ms = sum(stage.ms for stage in report.stages) + sum(hop.ms for hop in report.hops)
+    busy_ms = sum(stage.ms for stage in report.stages) + sum(hop.whole_ms for hop in report.hops)
     return max(0.0, report.age_ms - busy_ms)

@@ -142,11 +142,19 @@ def _median_stages(reports: list[AnswerReport]) -> tuple[StageTime, ...]:
 
 
 def _median_hops(reports: list[AnswerReport]) -> tuple[HopTime, ...]:
-    times: dict[tuple[str, str, int], list[float]] = {}
+    """One for each way between two devices: a codec that packs sends other bytes every time."""
+    hops: dict[tuple[str, str], list[HopTime]] = {}
     for report in reports:
         for hop in report.hops:
-            times.setdefault((hop.source, hop.target, hop.bytes), []).append(hop.ms)
+            hops.setdefault((hop.source, hop.target), []).append(hop)
     return tuple(
-        HopTime(source=source, target=target, bytes=nbytes, ms=round(median(values), 3))
-        for (source, target, nbytes), values in times.items()
+        HopTime(
+            source=source,
+            target=target,
+            bytes=round(median(hop.bytes for hop in found)),
+            ms=round(median(hop.ms for hop in found), 3),
+            encode_ms=round(median(hop.encode_ms for hop in found), 3),
+            decode_ms=round(median(hop.decode_ms for hop in found), 3),
+        )
+        for (source, target), found in hops.items()
     )

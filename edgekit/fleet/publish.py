@@ -6,13 +6,15 @@ when this workstation is gone.
 
 from collections.abc import Callable
 
+import msgspec
+
 from edgekit.bundle.blocks import block_count, split_blocks
-from edgekit.bundle.bundle import PLAN_PATH, Bundle
+from edgekit.bundle.bundle import PLAN_PATH, REPORT_PATH, Bundle
 from edgekit.errors import ConfigError
 from edgekit.spec.base import to_json
 from edgekit.spec.manifest import FileEntry
 from edgekit.spec.messages import Announcement
-from edgekit.spec.topics import Topics
+from edgekit.spec.topics import BLOCK_BYTES, Topics
 from edgekit.transport.mqtt_port import MqttPort
 
 _ACK_EVERY = 16
@@ -35,6 +37,7 @@ def publish_bundle(
             f"{bundle.folder} has no model card, so its outputs cannot be decoded",
             hint="build it again with --decoder NAME, or with a card beside the model",
         )
+    announcement = _announcement(bundle)
     wanted = _files_that_devices_pull(bundle)
     total = sum(entry.size_bytes for entry in wanted)
     done = 0
@@ -44,7 +47,6 @@ def publish_bundle(
             mqtt.publish(topics.block(entry.sha256, index), block, retain=True, wait_s=wait_s)
             done += len(block)
             progress(f"publish {entry.path}", done, total)
-    announcement = Announcement(manifest=bundle.manifest, plan=bundle.plan)
     mqtt.publish(
         topics.deployment(bundle.manifest.deployment_id),
         to_json(announcement, indent=0),
@@ -66,7 +68,22 @@ def withdraw_bundle(bundle: Bundle, *, mqtt: MqttPort, topics: Topics) -> None:
     mqtt.publish(announcement, b"", retain=True, wait_s=_ACK_TIMEOUT_S)
 
 
+def _announcement(bundle: Bundle) -> Announcement:
+    """Small enough for one message of any broker."""
+    whole = Announcement(manifest=bundle.manifest, plan=bundle.plan)
+    if len(to_json(whole, indent=0)) <= BLOCK_BYTES:
+        return whole
+    plan = msgspec.structs.replace(bundle.plan, codecs=())
+    return Announcement(manifest=bundle.manifest, plan=plan, is_whole=False)
+
+
 def _files_that_devices_pull(bundle: Bundle) -> list[FileEntry]:
-    """Each file once, by digest; the plan and the manifest travel in the announcement."""
-    by_digest = {entry.sha256: entry for entry in bundle.manifest.files if entry.path != PLAN_PATH}
+    """Each file once, by digest; the plan and the manifest travel in the announcement if they can.
+
+    How the bundle was made is of no use to a device.
+    """
+    left_out = {REPORT_PATH} | ({PLAN_PATH} if _announcement(bundle).is_whole else set())
+    by_digest = {
+        entry.sha256: entry for entry in bundle.manifest.files if entry.path not in left_out
+    }
     return sorted(by_digest.values(), key=lambda entry: entry.path)

@@ -78,6 +78,23 @@ class SourceConfig(Spec, frozen=True, kw_only=True):
     stream: str = "main"
     record: str = ""
     """Write the answered frames with their boxes to this video file."""
+    keep: str = ""
+    """Keep frames, as the camera gave them, in this folder as PNG files: calibration pictures for
+    ``edgekit quantize --calibrate images:DIR``. Empty: none. The stream never waits for it."""
+    keep_every: int = 25
+    """Only every so-many-th frame: neighbours look alike."""
+    keep_most: int = 500
+    """Files at the most; then they replace each other, spread over all that was filmed."""
+
+    def __post_init__(self) -> None:
+        if self.keep_every < 1:
+            raise ConfigError(
+                f"source.keep_every must be 1 or more, got {self.keep_every}", hint="use 25"
+            )
+        if not 1 <= self.keep_most <= 100_000:
+            raise ConfigError(
+                f"source.keep_most must be 1..100000, got {self.keep_most}", hint="use 500"
+            )
 
 
 class PreviewConfig(Spec, frozen=True, kw_only=True):

@@ -98,6 +98,9 @@ class Announcement(Spec, frozen=True, kw_only=True):
 
     manifest: Manifest
     plan: Plan
+    is_whole: bool = True
+    """False: the codecs of the plan, with their bases, would make this larger than one message may
+    be. They are left out here; plan.json of the bundle, published like a shard, has them."""
 
 
 class Detection(Spec, frozen=True, kw_only=True):
@@ -122,7 +125,16 @@ class HopTime(Spec, frozen=True, kw_only=True, rename={"source": "from", "target
     source: str
     target: str
     bytes: int
+    """Of the tensors, as they travelled."""
     ms: float
+    """On the way; coding comes on top."""
+    encode_ms: float = 0.0
+    decode_ms: float = 0.0
+
+    @property
+    def whole_ms(self) -> float:
+        """With coding at both ends."""
+        return self.ms + self.encode_ms + self.decode_ms
 
 
 class AnswerReport(Spec, frozen=True, kw_only=True):

@@ -2,9 +2,12 @@
 
 from edgekit.errors import ConfigError
 from edgekit.spec.base import Spec
-from edgekit.spec.codec import RAW, CodecSpec
+from edgekit.spec.codec import PICTURES, RAW, CodecSpec
 from edgekit.spec.profile import Precision
 from edgekit.spec.tensors import TensorSpec
+
+FRAME = "frame"
+"""Name of the one tensor of a cut before the model: the camera's picture, (H, W, 3) uint8 BGR."""
 
 
 class Cut(Spec, frozen=True, kw_only=True):
@@ -20,7 +23,7 @@ class Cut(Spec, frozen=True, kw_only=True):
 
     @property
     def nbytes(self) -> int:
-        """Raw bytes that cross per frame."""
+        """Raw bytes that cross per frame; 0 where the camera decides."""
         return sum(spec.nbytes for spec in self.tensors)
 
     @property
@@ -30,6 +33,14 @@ class Cut(Spec, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return ",".join(self.names)
+
+
+FRAME_CUT = Cut(
+    tensors=(TensorSpec(name=FRAME, dtype="uint8", shape=(0, 0, 3)),),
+    work_flop_before=0,
+    op_count_before=0,
+)
+"""Before the model. 0: any size, which may change from frame to frame."""
 
 
 class BlockFusion(Spec, frozen=True, kw_only=True):
@@ -44,7 +55,7 @@ class Placement(Spec, frozen=True, kw_only=True):
 
     device: str
     shard: str
-    """Path of the ONNX file inside the bundle."""
+    """Path of the ONNX file inside the bundle; empty where frames are filmed and forwarded."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     work_flop: int
@@ -80,11 +91,41 @@ class Plan(Spec, frozen=True, kw_only=True):
             raise ConfigError(
                 f"a device runs two shards: {devices}", hint="give each shard its own device"
             )
+        self._check_forwarding()
         if len(self.codecs) not in (0, len(self.cuts)):
             raise ConfigError(
                 f"a plan with {len(self.cuts)} cuts has {len(self.codecs)} codecs",
                 hint="build the bundle again",
             )
+        if self.codecs:
+            self._check_pictures()
+
+    def _check_forwarding(self) -> None:
+        """A device without a shard is the first of several, and the frame is all that it sends."""
+        if any(not placement.shard for placement in self.placements[1:]):
+            raise ConfigError(
+                "a device after the first one has no shard", hint="build the bundle again"
+            )
+        if not self.forwards_frames:
+            return
+        if not self.cuts or self.cuts[0] != FRAME_CUT:
+            raise ConfigError(
+                f"{self.placements[0].device} has no shard, so nothing but frames can leave it",
+                hint="build the bundle again",
+            )
+
+    def _check_pictures(self) -> None:
+        for cut, codec in zip(self.cuts, self.codecs, strict=True):
+            if codec.element in PICTURES and cut != FRAME_CUT:
+                raise ConfigError(
+                    f"the tensors of cut {cut} are no picture, so {codec.name} cannot carry them",
+                    hint="use uint8+zstd, or cut at the frame",
+                )
+
+    @property
+    def forwards_frames(self) -> bool:
+        """Whether the first device films and forwards, and the second one runs the first shard."""
+        return not self.placements[0].shard
 
     def codec_of(self, cut: int) -> CodecSpec:
         """How the tensors of the cut with this index travel."""

@@ -21,6 +21,7 @@ pipeline: the model is cut; farm: whole frames are dealt out over devices; pipel
 pipelines of disjoint devices."""
 Roof = Literal["compute", "memory", "overhead"]
 FRAME_CODECS = ("raw", "png", "jpeg", "webp")
+QDQ_NAME = "qdq"
 
 
 class Goal(Spec, frozen=True, kw_only=True):
@@ -51,15 +52,27 @@ class CodecCost(Spec, frozen=True, kw_only=True):
     """What one way of sending activations costs, measured on calibration data."""
 
     name: str
-    """Such as "fp32", "fp16", "uint8+lz4"."""
+    """Such as "fp32", "fp16", "uint8+lz4"; "qdq", "qdq+zstd" for the integers of an int8 shard."""
     bytes_per_element: float
     encode_bytes_per_s: float
-    """Raw bytes taken in per second on a processor of ``relative_to``; infinite if nothing is
-    done."""
+    """Raw bytes, four an element, taken in per second on a processor of relative speed 1; infinite
+    if nothing is done."""
     decode_bytes_per_s: float
     accuracy_drop_pp: float = 0.0
+    """At a cut that is not in ``drop_by_cut``: of a measured codec, the worst of the known ones."""
     by_cut: dict[str, float] = msgspec.field(default_factory=dict)
     """Measured bytes per element of single cuts (comma-joined tensor names) where they differ."""
+    drop_by_cut: dict[str, float] = msgspec.field(default_factory=dict)
+    """Measured loss of accuracy at single cuts."""
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether it sends the integers of an int8 shard as they are; others send floats."""
+        return self.name.partition("+")[0] == QDQ_NAME
+
+    def drop_at(self, cut: str) -> float:
+        """Loss of accuracy at that cut [pp]; no gain counts."""
+        return max(0.0, self.drop_by_cut.get(cut, self.accuracy_drop_pp))
 
 
 RAW_FP32 = CodecCost(
@@ -69,6 +82,13 @@ RAW_FP32 = CodecCost(
     decode_bytes_per_s=math.inf,
 )
 """Activations as they are: always possible."""
+QDQ = CodecCost(
+    name=QDQ_NAME,
+    bytes_per_element=1.0,
+    encode_bytes_per_s=math.inf,
+    decode_bytes_per_s=math.inf,
+)
+"""The integers of an int8 shard: one byte each, and nothing is lost that the shard has not lost."""
 
 
 class FrameCost(Spec, frozen=True, kw_only=True):
@@ -143,6 +163,11 @@ class StagePlan(Spec, frozen=True, kw_only=True):
     energy_j: float | None = None
     accuracy_drop_pp: float = 0.0
 
+    @property
+    def runner(self) -> str:
+        """The device, with the precision where that is not fp32: "camera", "camera in int8"."""
+        return self.device if self.precision == "fp32" else f"{self.device} in {self.precision}"
+
 
 class HopPlan(Spec, frozen=True, kw_only=True):
     """What crosses between two devices: the frame, activations, or answers."""
@@ -198,11 +223,11 @@ class Candidate(Spec, frozen=True, kw_only=True):
         return own + tuple(name for member in self.members for name in member.devices)
 
     def __str__(self) -> str:
-        """Such as "camera [until conv5] -> gateway"; farms join members by " | "."""
+        """Such as "camera in int8 [until conv5] -> gateway"; farms join members by " | "."""
         if self.members:
             return " | ".join(str(member) for member in self.members)
         parts = [
-            f"{stage.device} [until {','.join(stage.until)}]" if stage.until else stage.device
+            f"{stage.runner} [until {','.join(stage.until)}]" if stage.until else stage.runner
             for stage in self.stages
         ]
         return " -> ".join(parts)

@@ -34,7 +34,7 @@ class Connection:
         """Send one header without payload. Raises: LinkError if the connection is gone."""
         self._wire.write([headers.encode(message)])
 
-    def send_parts(self, parts: Sequence[bytes | memoryview]) -> None:
+    def send_parts(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
         """Send one framed message with its payload. Raises: LinkError if the connection is gone."""
         self._wire.write(parts)
 

@@ -15,10 +15,10 @@ from msgspec import Meta
 
 from edgekit.errors import ConfigError, EdgeKitError, LinkError, TrustError
 from edgekit.spec.messages import HopTime, StageTime
-from edgekit.spec.tensors import TensorSpec
+from edgekit.transport.codecs.port import CodedHeader
 from edgekit.transport.port import Identity
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of this format. Ends that differ refuse each other in the handshake."""
 PREFIX_BYTES = 4
 HEADER_CAP_BYTES = 64 * 1024
@@ -30,6 +30,7 @@ _PREFIX = struct.Struct(">I")
 _Name = Annotated[str, Meta(max_length=512)]
 _Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 _Nanoseconds = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+_Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 
 
 class _Header(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
@@ -45,6 +46,9 @@ class Hello(_Header, frozen=True, kw_only=True):
     deployment: _Name
     epoch: _Count
     cut: _Count
+    codec: _Name = ""
+    codec_digest: _Name = ""
+    """Protocol 1 says neither; it must still be understood to be refused."""
 
 
 class Welcome(_Header, frozen=True, kw_only=True):
@@ -62,7 +66,7 @@ class Refuse(_Header, frozen=True, kw_only=True):
 
 
 class ActivationHeader(_Header, frozen=True, kw_only=True):
-    """One frame's activation; its tensors follow, raw, in this order."""
+    """One frame's activation; its tensors follow, as ``coded`` says, in its order."""
 
     deployment: _Name
     epoch: _Count
@@ -73,14 +77,8 @@ class ActivationHeader(_Header, frozen=True, kw_only=True):
     capture_ns: _Nanoseconds
     source_height_px: _Count
     source_width_px: _Count
-    codec: _Name
-    tensors: tuple[TensorSpec, ...]
+    coded: CodedHeader
     stages: tuple[StageTime, ...] = ()
-
-    @property
-    def payload_bytes(self) -> int:
-        """Bytes that follow this header."""
-        return sum(spec.nbytes for spec in self.tensors)
 
 
 class AnswerHeader(_Header, frozen=True, kw_only=True):
@@ -94,6 +92,7 @@ class AnswerHeader(_Header, frozen=True, kw_only=True):
     stages: tuple[StageTime, ...] = ()
     hops: tuple[HopTime, ...] = ()
     residence_s: float = 0.0
+    decode_s: _Seconds = 0.0
     detections_bytes: _Count = 0
 
 
@@ -180,6 +179,8 @@ def hello(identity: Identity) -> Hello:
         deployment=identity.deployment,
         epoch=identity.epoch,
         cut=identity.cut,
+        codec=identity.codec.name,
+        codec_digest=identity.codec.digest,
     )
 
 
@@ -191,7 +192,16 @@ def refusal(greeting: Hello, identity: Identity | None) -> str:
         return f"not serving deployment {greeting.deployment} yet"
     if greeting.fleet != identity.fleet:
         return f"it belongs to fleet {identity.fleet}, not {greeting.fleet}"
-    return other_pipeline(greeting, identity)
+    return other_pipeline(greeting, identity) or _other_codec(greeting, identity)
+
+
+def _other_codec(greeting: Hello, identity: Identity) -> str:
+    codec, cut = identity.codec, f"cut {identity.cut} of {identity.deployment}"
+    if greeting.codec != codec.name:
+        return f"{cut} is coded as {codec.name}, not {greeting.codec}"
+    if greeting.codec_digest != codec.digest:
+        return f"{cut} is coded as {codec.name} with other parameters; deploy again"
+    return ""
 
 
 def other_pipeline(header: Hello | ActivationHeader, identity: Identity) -> str:

@@ -3,7 +3,8 @@
 ::
 
     link (upstream)                     listener (downstream)
-      Hello: who, which pipeline  ->
+      Hello: who, which pipeline
+        and which codec           ->
                                   <-    Welcome + credit, or Refuse + reason
       ActivationHeader + tensors  ->    at most as many as there is credit
                                   <-    Credit, as frames leave the queue
@@ -11,8 +12,8 @@
       Ping, Pong                 <->    every half second; silence for 1.5 s ends the connection
       Bye + reason               <->
 
-Ends: hop_link.py, hop_listener.py. Format: headers.py, frames.py. Socket: dialer.py, wire.py.
-Messages over it: connection.py. Fake: memory.py.
+Ends: hop_link.py, hop_listener.py, handout.py. Format: headers.py, frames.py, codecs/. Socket:
+dialer.py, wire.py. Messages over it: connection.py. Bytes per frame: hop_pace.py. Fake: memory.py.
 """
 
 from edgekit.transport.connection import HEARTBEAT_S, SILENCE_LIMIT_S

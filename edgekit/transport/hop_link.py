@@ -10,9 +10,11 @@ import socket
 import ssl
 import threading
 import time
+from dataclasses import dataclass
 
 from edgekit.errors import ConfigError, EdgeKitError, LinkError
 from edgekit.transport import frames, headers
+from edgekit.transport.codecs import make_codec
 from edgekit.transport.connection import (
     HEARTBEAT_S,
     SILENCE_LIMIT_S,
@@ -21,7 +23,16 @@ from edgekit.transport.connection import (
     sentence,
 )
 from edgekit.transport.dialer import Dialer
-from edgekit.transport.port import Activation, Answer, HopCounters, Identity, OnAnswer, OnState
+from edgekit.transport.hop_pace import Pace
+from edgekit.transport.port import (
+    Activation,
+    Answer,
+    HopCounters,
+    Identity,
+    OnAnswer,
+    OnState,
+    Trip,
+)
 from edgekit.transport.tls import check_peer_name
 from edgekit.transport.wire import Wire
 
@@ -33,6 +44,15 @@ _STABLE_S = 1.0
 """A connection that lived this long clears the back-off; two links that oust each other do not."""
 _RETRY = "wait, it reconnects by itself"
 _Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A frame under way."""
+
+    sent_s: float
+    payload_bytes: int
+    encode_s: float
 
 
 class TcpHopLink:
@@ -54,8 +74,11 @@ class TcpHopLink:
         heartbeat_s: float = HEARTBEAT_S,
         silence_limit_s: float = SILENCE_LIMIT_S,
     ) -> None:
+        """Raises: ConfigError if the library of the codec of ``identity`` is not installed here."""
         check_times(heartbeat_s, silence_limit_s)
         self._identity = identity
+        self._codec = make_codec(identity.codec)
+        deadline_s = identity.codec.deadline_s
         self._dialer = Dialer(tls, handshake_limit_s=silence_limit_s)
         self._on_answer, self._on_state = on_answer, on_state
         self._heartbeat_s, self._silence_limit_s = heartbeat_s, silence_limit_s
@@ -68,7 +91,9 @@ class TcpHopLink:
         self._connection: Connection | None = None
         self._connected_s = 0.0
         self._credit = 0
-        self._sent_s: dict[_Key, float] = {}
+        self._sent: dict[_Key, _Sent] = {}
+        """The oldest first."""
+        self._pace = None if deadline_s is None else Pace(deadline_s)
         self._state = "the address of the next device is not known yet"
         self._is_closed = False
         self._backoff_s = 0.0
@@ -97,32 +122,44 @@ class TcpHopLink:
             self._hint_count += 1
             if self._peer != (host, port):
                 self._peer = (host, port)
+                if self._pace is not None:
+                    self._pace.forget()
                 self._interrupt(f"the next device moved to {host}:{port}")
             self._changed.notify_all()
 
-    def send(self, activation: Activation, *, timeout_s: float) -> None:
-        """Send as soon as there is a connection and a credit.
+    def send(self, activation: Activation, *, timeout_s: float) -> int:
+        """Code the tensors, and send as soon as there is a connection and a credit.
 
         The tensors are read until this returns and not afterwards. ``timeout_s`` is for the wait;
         a frame that is under way may take as long as its bytes move.
-        Raises: LinkError if neither came within ``timeout_s``, or the connection broke meanwhile;
-        ModelError or ConfigError if the activation cannot be framed.
+        Returns: bytes that went out. Raises: LinkError if neither came within ``timeout_s``, or the
+        connection broke meanwhile; ModelError or ConfigError if the activation cannot be sent.
         """
-        parts = frames.activation_parts(activation, self._identity)
+        if self._pace is not None:  # else it would be coded for a link of some time ago
+            asked_s = time.monotonic()
+            self.wait_ready(timeout_s)
+            timeout_s = max(0.0, timeout_s - (time.monotonic() - asked_s))
+        started_s = time.monotonic()
+        encoded = frames.coded(activation, self._codec, budget_bytes=self._budget_bytes(started_s))
+        parts = frames.activation_parts(activation, encoded, self._identity)
+        encode_s = time.monotonic() - started_s
         connection = self._take_credit(timeout_s)
         key = (activation.stream, activation.run, activation.frame)
         with self._changed:
             if self._connection is connection:
-                self._sent_s[key] = time.monotonic()
+                nbytes = encoded.header.payload_bytes
+                self._sent[key] = _Sent(time.monotonic(), nbytes, encode_s)
         try:
             connection.send_parts(parts)
         except LinkError as error:
             connection.end(error)
             with self._changed:
-                self._sent_s.pop(key, None)
+                self._sent.pop(key, None)
             raise self._unsent(connection.end_reason or error) from None
+        sent_bytes = sum(map(len, parts))
         self.counters.activations_sent += 1
-        self.counters.bytes_sent += sum(map(len, parts))
+        self.counters.bytes_sent += sent_bytes
+        return sent_bytes
 
     def wait_ready(self, timeout_s: float) -> bool:
         """True once a frame could be sent at once (connected, credit in hand); else False."""
@@ -162,6 +199,16 @@ class TcpHopLink:
                 thread.join(1.0)
 
     # Sending.
+
+    def _budget_bytes(self, now_s: float) -> int | None:
+        """Of the next frame; None: all that there is."""
+        if self._pace is None:
+            return None
+        with self._changed:
+            oldest = next(iter(self._sent.values()), None)
+            if oldest is None:
+                return self._pace.budget_bytes()
+            return self._pace.budget_bytes(oldest.payload_bytes, now_s - oldest.sent_s)
 
     def _is_ready(self) -> bool:
         return self.is_connected and self._credit > 0
@@ -282,13 +329,24 @@ class TcpHopLink:
 
     def _deliver(self, answer: Answer) -> None:
         with self._changed:
-            sent_s = self._sent_s.pop((answer.stream, answer.run, answer.frame), None)
-        if sent_s is None:
+            sent = self._sent.pop((answer.stream, answer.run, answer.frame), None)
+            if sent is not None:
+                round_trip_s = time.monotonic() - sent.sent_s
+                if self._pace is not None:
+                    self._pace.add(
+                        sent.payload_bytes,
+                        round_trip_s=round_trip_s,
+                        residence_s=answer.residence_s,
+                    )
+        if sent is None:
             _log.warning("answer about frame %s, which is not under way", answer.frame)
             return
         self.counters.answers_received += 1
+        trip = Trip(
+            round_trip_s=round_trip_s, payload_bytes=sent.payload_bytes, encode_s=sent.encode_s
+        )
         try:
-            self._on_answer(answer, time.monotonic() - sent_s)
+            self._on_answer(answer, trip)
         except Exception:  # noqa: BLE001 - the caller's code; the hop must outlive its mistakes
             _log.exception("on_answer failed for frame %s", answer.frame)
 
@@ -303,7 +361,7 @@ class TcpHopLink:
             if connection is not None and time.monotonic() - self._connected_s > _STABLE_S:
                 self._backoff_s = 0.0
             self._credit = 0
-            self._sent_s.clear()
+            self._sent.clear()
             self._state = error.what
             self.counters.last_error = error.what
             self._changed.notify_all()

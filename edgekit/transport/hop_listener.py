@@ -16,6 +16,7 @@ from functools import partial
 
 from edgekit.errors import ConfigError, EdgeKitError, LinkError, TrustError
 from edgekit.transport import frames, headers
+from edgekit.transport.codecs import make_codec
 from edgekit.transport.connection import (
     HEARTBEAT_S,
     SILENCE_LIMIT_S,
@@ -23,7 +24,7 @@ from edgekit.transport.connection import (
     check_times,
     sentence,
 )
-from edgekit.transport.handout import HandOut
+from edgekit.transport.handout import hand_out
 from edgekit.transport.port import (
     Answer,
     HopCounters,
@@ -46,6 +47,7 @@ class _Window:
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
+        self.codec = make_codec(identity.codec)
         self.held_count = 0
 
 
@@ -69,9 +71,10 @@ class TcpHopListener:
 
     Refuses everybody until ``serve``; ``device`` is the name it refuses by. The newest connection
     wins: an upstream agent that restarted replaces the one it was. Each activation's tensors are
-    fresh arrays that belong to the consumer; nothing is reused. ``reply`` and ``release`` may be
-    called from any thread, once each; further calls do nothing. Threads: "hop-listen" accepts,
-    "hop-listen-beat" sends heartbeats, "hop-in-<n>" receives; all are daemons.
+    in memory of their own, which belongs to the consumer; nothing is reused. ``reply`` and
+    ``release`` may be called from any thread, once each; further calls do nothing. Threads:
+    "hop-listen" accepts, "hop-listen-beat" sends heartbeats, "hop-in-<n>" receives and decodes; all
+    are daemons.
     """
 
     def __init__(
@@ -124,12 +127,14 @@ class TcpHopListener:
 
         A connection of another pipeline is closed. Frames of the former pipeline that are still
         held no longer count.
+        Raises: ConfigError if the library of its codec is not installed here.
         """
+        window = _Window(identity) if identity else None
         with self._changed:
             now = self._window.identity if self._window else None
             if identity == now:
                 return
-            self._window = _Window(identity) if identity else None
+            self._window = window
             if identity:
                 self._device = identity.device
             former, self._current = self._current, None
@@ -286,14 +291,15 @@ class TcpHopListener:
                 hint="run the same edgekit at both ends",
             )
         window = upstream.window
-        frames.check_activation(message, window.identity, cap_bytes=self._max_payload_bytes)
+        cap_bytes = self._max_payload_bytes
+        frames.check_activation(message, window.identity, window.codec, cap_bytes=cap_bytes)
         if not upstream.credit:
             raise TrustError(
                 f"frame {message.frame} came without credit",
                 hint="run the same edgekit at both ends",
             )
-        tensors = frames.empty_tensors(message.tensors)
-        upstream.connection.receive_into(frames.byte_views(tensors))
+        buffers = frames.empty_buffers(message.coded)
+        upstream.connection.receive_into(buffers)
         with self._changed:
             if self._current is not upstream:
                 raise LinkError("its place was taken", hint=_RETRY)
@@ -302,11 +308,16 @@ class TcpHopListener:
             self.counters.extra["activations_received"] = (
                 self.counters.extra.get("activations_received", 0) + 1
             )
-        HandOut(
-            frames.activation(message, tensors),
+        hand_out(
+            message,
+            buffers,
+            window.codec,
+            self._on_activation,
+            device=self._device,
             reply=partial(_reply, upstream.connection),
             release=partial(self._released, window),
-        ).to(self._on_activation, device=self._device)
+            cap_bytes=cap_bytes,
+        )
 
     # Credit.
 

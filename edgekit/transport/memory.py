@@ -13,9 +13,20 @@ from functools import partial
 
 from edgekit.errors import LinkError
 from edgekit.transport import frames, headers
-from edgekit.transport.handout import HandOut
+from edgekit.transport.codecs import Codec, make_codec
+from edgekit.transport.codecs.port import Buffer
+from edgekit.transport.handout import hand_out
+from edgekit.transport.hop_pace import Pace
 from edgekit.transport.mailbox import Mailbox
-from edgekit.transport.port import Activation, Answer, Identity, OnActivation, OnAnswer, OnState
+from edgekit.transport.port import (
+    Activation,
+    Answer,
+    Identity,
+    OnActivation,
+    OnAnswer,
+    OnState,
+    Trip,
+)
 
 _HOST = "memory"
 _HINT = "look at the next device"
@@ -69,12 +80,16 @@ class MemoryHopLink:
         self, network: MemoryNetwork, identity: Identity, *, on_answer: OnAnswer, on_state: OnState
     ) -> None:
         self._network, self._identity = network, identity
+        self._codec = make_codec(identity.codec)
+        deadline_s = identity.codec.deadline_s
+        self._pace = None if deadline_s is None else Pace(deadline_s)
         self._on_answer, self._on_state = on_answer, on_state
         self._mailbox = Mailbox(f"memory-link-{identity.cut}")
         self._peer: tuple[str, int] | None = None
         self._number = 0
         self._joint: _Joint | None = None
-        self._sent_s: dict[tuple[str, str, int], float] = {}
+        self._sent: dict[tuple[str, str, int], tuple[float, int, float]] = {}
+        """When, how many bytes of tensors, and how long it took to code them."""
         self._state = "the address of the next device is not known yet"
         self._is_closed = False
         with network.changed:
@@ -86,13 +101,18 @@ class MemoryHopLink:
             self._peer, self._number = (host, port), next(self._network.numbers)
             self._network.reconsider()
 
-    def send(self, activation: Activation, *, timeout_s: float) -> None:
-        """Send as soon as there is a connection and a credit.
+    def send(self, activation: Activation, *, timeout_s: float) -> int:
+        """Code the tensors, and send as soon as there is a connection and a credit.
 
-        Raises: LinkError if neither came within ``timeout_s``; ModelError or ConfigError if the
-        activation cannot be framed.
+        Returns: bytes that went out. Raises: LinkError if neither came within ``timeout_s``;
+        ModelError or ConfigError if the activation cannot be sent.
         """
-        parts = frames.activation_parts(activation, self._identity)
+        started_s = time.monotonic()
+        with self._network.changed:
+            budget_bytes = self._pace.budget_bytes() if self._pace else None
+        encoded = frames.coded(activation, self._codec, budget_bytes=budget_bytes)
+        parts = frames.activation_parts(activation, encoded, self._identity)
+        encode_s = time.monotonic() - started_s
         with self._network.changed:
             self._network.changed.wait_for(lambda: self._is_ready() or self._is_closed, timeout_s)
             if self._joint is None:
@@ -103,8 +123,9 @@ class MemoryHopLink:
                     hint="drop this frame: the next device is busy with earlier ones",
                 )
             key = (activation.stream, activation.run, activation.frame)
-            self._sent_s[key] = time.monotonic()
+            self._sent[key] = (time.monotonic(), encoded.header.payload_bytes, encode_s)
             self._joint.listener.take(self._joint, parts, partial(self._answered, self._joint))
+        return sum(map(len, parts))
 
     def wait_ready(self, timeout_s: float) -> bool:
         """True once a frame could be sent at once (connected, credit in hand); else False."""
@@ -149,7 +170,7 @@ class MemoryHopLink:
         if joint and (not joint.is_alive or joint.listener is not listener or reason):
             joint.is_alive = False
             self._joint = None
-            self._sent_s.clear()
+            self._sent.clear()
             self._state = reason or "the next device moved"
             self._mailbox.post(partial(self._on_state, False, self._state))
         elif listener and not reason and joint is None:
@@ -162,17 +183,22 @@ class MemoryHopLink:
     def _is_ready(self) -> bool:
         return self._joint is not None and self._joint.listener.has_room
 
-    def _answered(self, joint: _Joint, parts: list[bytes | memoryview]) -> None:
+    def _answered(self, joint: _Joint, parts: list[bytes]) -> None:
         """An answer comes back, on whatever thread replied."""
         header = headers.decode(parts[0][headers.PREFIX_BYTES :])
         assert isinstance(header, headers.AnswerHeader)
         answer = frames.answer(header, parts[1])
         key = (answer.stream, answer.run, answer.frame)
         with self._network.changed:
-            sent_s = self._sent_s.pop(key, None) if joint.is_alive else None
-        if sent_s is not None:
+            sent = self._sent.pop(key, None) if joint.is_alive else None
+            if sent is None:
+                return
+            sent_s, nbytes, encode_s = sent
             round_trip_s = time.monotonic() - sent_s
-            self._mailbox.post(lambda: self._on_answer(answer, round_trip_s))
+            if self._pace is not None:
+                self._pace.add(nbytes, round_trip_s=round_trip_s, residence_s=answer.residence_s)
+        trip = Trip(round_trip_s=round_trip_s, payload_bytes=nbytes, encode_s=encode_s)
+        self._mailbox.post(lambda: self._on_answer(answer, trip))
 
 
 class MemoryHopListener:
@@ -185,6 +211,7 @@ class MemoryHopListener:
         self._credit_count = credit_count
         self._mailbox = Mailbox("memory-listener")
         self._identity: Identity | None = None
+        self._codec: Codec | None = None
         self._device = ""
         self._joint: _Joint | None = None
         self._held: set[object] = set()
@@ -199,11 +226,15 @@ class MemoryHopListener:
         return self._address
 
     def serve(self, identity: Identity | None) -> None:
-        """Accept hops that match ``identity`` from now on; None refuses all ("not serving yet")."""
+        """Accept hops that match ``identity`` from now on; None refuses all ("not serving yet").
+
+        Raises: ConfigError if the library of its codec is not installed here.
+        """
+        codec = make_codec(identity.codec) if identity else None
         with self._network.changed:
             if identity != self._identity:
                 self._held.clear()
-            self._identity = identity
+            self._identity, self._codec = identity, codec
             self._device = identity.device if identity else self._device
             self._network.reconsider()
 
@@ -236,16 +267,18 @@ class MemoryHopListener:
     def take(
         self,
         joint: _Joint,
-        parts: list[bytes | memoryview],
-        answered: Callable[[list[bytes | memoryview]], None],
+        parts: list[Buffer],
+        answered: Callable[[list[bytes]], None],
     ) -> None:
         """One framed activation arrives; call with the network's ``changed`` held."""
         header = headers.decode(parts[0][headers.PREFIX_BYTES :])
         assert isinstance(header, headers.ActivationHeader)
-        tensors = frames.empty_tensors(header.tensors)
-        for view, part in zip(frames.byte_views(tensors), parts[1:], strict=True):
+        assert self._identity is not None and self._codec is not None
+        codec = self._codec
+        frames.check_activation(header, self._identity, codec, cap_bytes=frames.PAYLOAD_CAP_BYTES)
+        buffers = frames.empty_buffers(header.coded)
+        for view, part in zip(buffers, parts[1:], strict=True):
             view[:] = part
-        activation = frames.activation(header, tensors)
         frame = object()
         self._held.add(frame)
 
@@ -258,8 +291,17 @@ class MemoryHopListener:
                 self._held.discard(frame)
                 self._network.changed.notify_all()
 
-        handout = HandOut(activation, reply=reply, release=release)
-        self._mailbox.post(lambda: handout.to(self._on_activation, device=self._device))
+        self._mailbox.post(
+            lambda: hand_out(
+                header,
+                buffers,
+                codec,
+                self._on_activation,
+                device=self._device,
+                reply=reply,
+                release=release,
+            )
+        )
 
     def settle(self, timeout_s: float = 1.0) -> bool:
         """True once every activation sent so far has been handed out."""

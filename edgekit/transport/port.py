@@ -7,12 +7,17 @@ listener) grants credit, one per frame it may be sent, and sends exactly one Ans
 Activation it took in. Clocks of two devices are never subtracted: ``capture_ns`` is opaque to
 everyone but the source, and an Answer says how long its frame stayed downstream (``residence_s``),
 so the upstream end knows hop time = its own round trip - residence.
+
+Both ends make the codec of the cut from their Identity: tensors are coded in ``send`` and decoded
+before the consumer gets them. A frame that cannot be decoded is answered as dropped, like any
+other that the downstream end gives up.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from edgekit.spec.codec import RAW, CodecSpec
 from edgekit.spec.messages import Detection, HopTime, StageTime
 from edgekit.spec.tensors import Array
 
@@ -27,6 +32,8 @@ class Identity:
     epoch: int
     cut: int
     """Index of the cut that this hop carries: hop k joins shard k to shard k + 1."""
+    codec: CodecSpec = RAW
+    """How the tensors of that cut are written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +71,32 @@ class Answer:
     hops: tuple[HopTime, ...] = ()
     residence_s: float = 0.0
     """From the last byte of the activation to this answer, by the downstream device's clock."""
+    decode_s: float = 0.0
+    """The part of it that went into decoding the tensors; the listener sets it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trip:
+    """How one frame went over a hop and its answer came back, by the upstream end's clock."""
+
+    round_trip_s: float
+    """From the first byte of the activation to its answer."""
+    payload_bytes: int
+    """The tensors, as they travelled."""
+    encode_s: float = 0.0
+    """Before the first byte."""
+
+
+def hop_time(answer: Answer, trip: Trip, *, source: str, target: str) -> HopTime:
+    """The time of the hop from ``source`` to ``target`` that ``answer`` came back over."""
+    return HopTime(
+        source=source,
+        target=target,
+        bytes=trip.payload_bytes,
+        ms=round(1e3 * max(0.0, trip.round_trip_s - answer.residence_s), 3),
+        encode_ms=round(1e3 * trip.encode_s, 3),
+        decode_ms=round(1e3 * answer.decode_s, 3),
+    )
 
 
 def answer_to(
@@ -105,11 +138,13 @@ class HopLink(Protocol):
     def set_peer(self, host: str, port: int) -> None:
         """Where the next device listens now. Reconnects if the address changed."""
 
-    def send(self, activation: Activation, *, timeout_s: float) -> None:
-        """Send as soon as there is a connection and a credit.
+    def send(self, activation: Activation, *, timeout_s: float) -> int:
+        """Code the tensors, and send as soon as there is a connection and a credit.
 
-        Raises: LinkError if neither came within ``timeout_s``, or the connection broke meanwhile.
-        A broken send was never acted on as a whole frame: the receiver drops partial frames.
+        Returns: bytes that went out. Raises: LinkError if neither came within ``timeout_s``, or the
+        connection broke meanwhile: a broken send was never acted on as a whole frame, the receiver
+        drops partial ones. ModelError or ConfigError if this activation can never be sent, such as
+        one with NaN in 256 steps; sending it again is of no use.
         """
 
     def wait_ready(self, timeout_s: float) -> bool:
@@ -135,14 +170,20 @@ class HopListener(Protocol):
         """Host and port it listens on."""
 
     def serve(self, identity: Identity | None) -> None:
-        """Accept hops that match ``identity`` from now on; None refuses all ("not serving yet")."""
+        """Accept hops that match ``identity`` from now on; None refuses all ("not serving yet").
+
+        Raises: ConfigError if the library of its codec is not installed here.
+        """
 
     def close(self) -> None:
         """Stop for good; threads end within a second."""
 
 
-OnAnswer = Callable[[Answer, float], None]
-"""Called on the link's receive thread with the answer and the round trip [s] by this clock."""
+CANNOT_DECODE = "cannot_decode"
+"""``Answer.dropped`` of a frame whose bytes were not what its header says."""
+
+OnAnswer = Callable[[Answer, Trip], None]
+"""Called on the link's receive thread with the answer and how its frame fared."""
 OnState = Callable[[bool, str], None]
 """Called when a connection comes (True) or goes (False), with the state sentence."""
 Reply = Callable[[Answer], None]

@@ -67,7 +67,7 @@ class Wire:
         while view:
             view = view[self.read_some_into(view) :]
 
-    def write(self, parts: Sequence[bytes | memoryview]) -> None:
+    def write(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
         """Send all ``parts`` as one unbroken run of bytes.
 
         Raises: LinkError if the connection broke, or took no byte for the silence limit; either way
@@ -92,7 +92,7 @@ class Wire:
         finally:
             self._writing.release()
 
-    def _write_locked(self, parts: Sequence[bytes | memoryview]) -> None:
+    def _write_locked(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
         pending = [view for part in parts if (view := memoryview(part))]
         while pending:
             try:

@@ -1,5 +1,6 @@
 """One agent, whole, on an in-memory broker with a fake shard: commands, restart, refusals."""
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,9 +20,11 @@ from edgekit.fleet.watch import FleetWatcher
 from edgekit.runtime.echo import EchoSession
 from edgekit.runtime.ort import runtime_name
 from edgekit.spec.agent_config import AgentConfig, SourceConfig
+from edgekit.spec.base import to_json
 from edgekit.spec.card import ModelCard, OutputCard
-from edgekit.spec.messages import ProfileWish
-from edgekit.spec.plan import Placement, Plan
+from edgekit.spec.codec import parse_codec
+from edgekit.spec.messages import Command, DeviceStatus, ProfileWish
+from edgekit.spec.plan import Cut, Placement, Plan
 from edgekit.spec.tensors import Array, TensorSpec
 from edgekit.spec.topics import BLOCK_BYTES, Topics
 from edgekit.transport.hop import TcpHopLink, TcpHopListener
@@ -239,3 +242,44 @@ def test_an_agent_names_what_runs_shards_on_it(world: World) -> None:
     status = world.watcher.status("a")
     assert status is not None
     assert (status.runtime, status.probe_address) == (runtime_name(), "")
+
+
+def test_a_codec_that_this_device_cannot_do_is_refused_before_anybody_switches(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A board without the package: the operator hears it, and what served goes on."""
+    world.start("scene:yard?fps=10&size=160x100")
+    old = bundle_at(world.folder / "one", b"first")
+    world.deploy(old)
+    monkeypatch.setitem(sys.modules, "lz4.block", None)
+    new = bundle_of_two(world.folder / "two")
+    publish_bundle(new, mqtt=world.operator, topics=TOPICS, progress=lambda *done: None)
+    command = Command(id="1", verb="prepare", deployment=new.deployment_id)
+    world.operator.publish(TOPICS.command("a"), to_json(command))
+
+    def told() -> DeviceStatus:
+        status = world.watcher.status("a")
+        assert status is not None
+        return status
+
+    assert world.watcher.wait_for(lambda: told().problem != "", 10.0)
+    assert "packing lz4 needs the Python package lz4" in told().problem
+    assert "pip install 'edgekit[codecs]'" in told().problem
+    assert (told().state, told().deployment) == ("serving", old.deployment_id)
+
+
+def bundle_of_two(folder: Path) -> Bundle:
+    """Shard 0 on "a", shard 1 on "b", and a codec between them that needs a library."""
+    placements = tuple(
+        Placement(
+            device=device, shard=f"shards/shard-{index}.onnx", inputs=(IMAGE,), outputs=(OUTPUT,),
+            work_flop=1, weight_bytes=0,
+        )
+        for index, device in enumerate(("a", "b"))
+    )  # fmt: skip
+    plan = Plan(
+        model="fake", model_sha256="0" * 64, rule="given", placements=placements,
+        cuts=(Cut(tensors=(OUTPUT,), work_flop_before=1, op_count_before=1),),
+        model_inputs=(IMAGE,), model_outputs=(OUTPUT,), codecs=(parse_codec("fp16+lz4"),),
+    )  # fmt: skip
+    return write_bundle(folder, plan=plan, shards=[b"0", b"1"], card=CARD)

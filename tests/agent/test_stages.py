@@ -2,143 +2,36 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
+from stage_world import (
+    CARD,
+    DIGEST,
+    IMAGE,
+    MIDDLE,
+    OUTPUT,
+    Pair,
+    find_brightness,
+    images,
+    plan_of,
+)
 
-from edgekit.agent.capture import Capture
-from edgekit.agent.ledger import Ledger
 from edgekit.agent.relay_stage import RelayStage
 from edgekit.agent.shard import ShardRunner
-from edgekit.agent.source_stage import Answered, SourceStage
 from edgekit.errors import DeviceError
 from edgekit.runtime.echo import EchoSession
-from edgekit.spec.card import ModelCard, OutputCard
-from edgekit.spec.plan import Cut, Placement, Plan
+from edgekit.spec.codec import parse_codec
+from edgekit.spec.plan import Cut, Plan
 from edgekit.spec.tensors import Array, TensorSpec
-from edgekit.transport.hop import TcpHopLink, TcpHopListener
-from edgekit.transport.port import Identity
+from edgekit.transport.codecs import Encoded, make_codec
+from edgekit.transport.memory import MemoryHopLink, MemoryHopListener, MemoryNetwork
+from edgekit.transport.port import Activation, Answer, Identity, answer_to
 from edgekit.vision.sources.memory import MemorySource
-
-IMAGE = TensorSpec(name="images", dtype="float32", shape=(1, 3, 32, 32))
-MIDDLE = TensorSpec(name="middle", dtype="float32", shape=(1, 3, 32, 32))
-OUTPUT = TensorSpec(name="output0", dtype="float32", shape=(1, 5, 21))
-CARD = ModelCard(
-    name="fake", labels=("thing",), output=OutputCard(decoder="ultralytics", score_threshold=0.5)
-)
-DIGEST = "0" * 64
-
-
-def plan_of(*devices: str) -> Plan:
-    """A model of as many shards as devices; every cut is ``middle``."""
-    count = len(devices)
-    placements = [
-        Placement(
-            device=device,
-            shard=f"shards/shard-{index}.onnx",
-            inputs=(IMAGE,) if index == 0 else (MIDDLE,),
-            outputs=(OUTPUT,) if index == count - 1 else (MIDDLE,),
-            work_flop=1,
-            weight_bytes=0,
-        )
-        for index, device in enumerate(devices)
-    ]
-    cut = Cut(tensors=(MIDDLE,), work_flop_before=1, op_count_before=1)
-    return Plan(
-        model="fake", model_sha256=DIGEST, rule="given", placements=tuple(placements),
-        cuts=(cut,) * (count - 1), model_inputs=(IMAGE,), model_outputs=(OUTPUT,),
-    )  # fmt: skip
-
-
-def find_brightness(inputs: dict[str, Array]) -> dict[str, Array]:
-    """One box per frame whose width tells the frame's brightness: answers tell frames apart."""
-    (tensor,) = inputs.values()
-    raw = np.zeros(OUTPUT.shape, np.float32)
-    raw[0, :, 0] = 16, 16, 2 + float(tensor.mean()) / 10, 8, 0.9
-    return {"output0": raw}
-
-
-def pass_on(inputs: dict[str, Array]) -> dict[str, Array]:
-    """The first half of the fake model."""
-    return {"middle": inputs["images"]}
-
-
-def images(count: int) -> list[np.ndarray]:
-    return [np.full((32, 32, 3), index, np.uint8) for index in range(count)]
-
-
-class Pair:
-    """A source stage and a relay stage over a real hop on loopback."""
-
-    def __init__(
-        self,
-        source: MemorySource,
-        stack: ExitStack,
-        *,
-        delay_s: float = 0.0,
-        second: Callable[[dict[str, Array]], dict[str, Array]] = find_brightness,
-    ) -> None:
-        plan = plan_of("a", "b")
-        self.ledger, self.answers = Ledger(), list[Answered]()
-        self.delay_s, self.second, self._plan, self._stack = delay_s, second, plan, stack
-        first = EchoSession((IMAGE,), (MIDDLE,), function=pass_on)
-        self.stage = SourceStage(
-            device="a",
-            run="r",
-            stream="s",
-            capture=Capture(source, self.ledger),
-            ledger=self.ledger,
-            runner=ShardRunner(first, plan, 0),
-            card=CARD,
-            model_input=IMAGE,
-            stage_count=2,
-            next_device="b",
-        )
-        self.link = TcpHopLink(
-            self.identity("a"),
-            on_answer=self.stage.answer,
-            on_state=lambda connected, _state: self.stage.hop_changed(connected),
-        )
-        self.peer: RelayStage | None = None
-        self.listener: TcpHopListener | None = None
-
-    @staticmethod
-    def identity(device: str) -> Identity:
-        return Identity(device=device, fleet="f", deployment="d", epoch=1, cut=0)
-
-    def start_peer(self) -> None:
-        """(Re)start the second device on a new port."""
-        session = EchoSession((MIDDLE,), (OUTPUT,), self.delay_s, self.second)
-        self.peer = RelayStage(
-            device="b", index=1, runner=ShardRunner(session, self._plan, 1), card=CARD,
-            model_input=IMAGE,
-        )  # fmt: skip
-        self.listener = TcpHopListener("127.0.0.1", 0, on_activation=self.peer.accept)
-        self.listener.serve(self.identity("b"))
-        self.peer.start(None)
-        self.link.set_peer(*self.listener.address)
-
-    def stop_peer(self) -> None:
-        """The second device vanishes: socket first, as in a crash."""
-        assert self.listener is not None and self.peer is not None
-        self.listener.close()
-        self.peer.stop()
-
-    def start(self) -> None:
-        self.stage.start(self.answers.append, self.link)
-        self._stack.callback(self.link.close)
-        self._stack.callback(self.stage.stop)
-
-    def wait(self, condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-        deadline_s = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < deadline_s, self.ledger.snapshot(time.perf_counter())
-            time.sleep(0.005)
-
-    def is_closed(self) -> bool:
-        return self.ledger.snapshot(time.perf_counter()).is_closed
 
 
 @pytest.fixture
@@ -228,7 +121,7 @@ def test_a_shard_that_fails_drops_its_frame_with_a_reason_and_the_stream_goes_on
 def test_tensors_of_the_wrong_shape_are_dropped_with_a_reason(stack: ExitStack) -> None:
     """A neighbour that runs another shard must not crash this one."""
     pair = Pair(MemorySource(images(3)), stack)
-    pair.stage._runner._session.function = (
+    pair.stage._runner._shard._session.function = (
         lambda inputs: {  # type: ignore[attr-defined]
             "middle": inputs["images"][:, :1].copy()
         }
@@ -260,3 +153,169 @@ def test_nothing_is_filmed_before_somebody_can_answer(stack: ExitStack) -> None:
     pair.start_peer()
     pair.wait(pair.is_closed)
     assert pair.ledger.snapshot(0.0).answered == 5
+
+
+@pytest.mark.parametrize("name", ["fp16", "uint8+zstd"])
+def test_coded_activations_give_the_answers_of_the_frames_they_are_about(
+    stack: ExitStack, name: str
+) -> None:
+    """And the report tells the bytes that travelled, and what coding cost."""
+    pair = Pair(MemorySource(images(30)), stack, codec=parse_codec(name))
+    pair.start_peer()
+    pair.start()
+    pair.wait(pair.is_closed)
+    assert [answered.frame.number for answered in pair.answers] == list(range(30))
+    for answered in pair.answers:
+        (box,) = [detection.box for detection in answered.detections]
+        assert box[2] - box[0] == pytest.approx(2 + answered.frame.number / 10, abs=0.02)
+        (hop,) = answered.hops
+        assert hop.bytes <= MIDDLE.nbytes / 2
+        assert hop.encode_ms > 0
+        assert hop.decode_ms > 0
+    assert pair.stage.sent_bytes > sum(answered.hops[0].bytes for answered in pair.answers)
+
+
+def not_a_number_if_odd(inputs: dict[str, Array]) -> dict[str, Array]:
+    """A shard that overflows now and then."""
+    (tensor,) = inputs.values()
+    return {"middle": tensor * np.float32(np.nan) if int(tensor.mean()) % 2 else tensor}
+
+
+def test_a_frame_that_cannot_be_coded_is_dropped_with_a_reason_and_the_stream_goes_on(
+    stack: ExitStack,
+) -> None:
+    """Once, also from a file, whose frames are sent again when a hop fails: this was no hop."""
+    pair = Pair(
+        MemorySource(images(10)), stack, first=not_a_number_if_odd, codec=parse_codec("uint8")
+    )
+    pair.start_peer()
+    pair.start()
+    pair.wait(pair.is_closed)
+    accounts = pair.ledger.snapshot(time.perf_counter())
+    assert accounts.dropped == {"cannot_encode": 5}
+    assert [answered.frame.number for answered in pair.answers] == [0, 2, 4, 6, 8]
+    assert pair.link.counters.activations_sent == 5
+    assert pair.link.counters.connects == 1
+
+
+def test_a_codec_that_fails_in_its_library_costs_that_frame_only(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory may run out inside NumPy or the packer; the thread that sends must outlive it."""
+    pair = Pair(MemorySource(images(6)), stack, codec=parse_codec("fp16"))
+    encode, calls = pair.link._codec.encode, []
+
+    def fails_once(tensors: dict[str, Array], **options: object) -> object:
+        calls.append(1)
+        if len(calls) == 3:
+            raise MemoryError("no room")
+        return encode(tensors, **options)
+
+    monkeypatch.setattr(pair.link._codec, "encode", fails_once)
+    pair.start_peer()
+    pair.start()
+    pair.wait(pair.is_closed)
+    assert pair.ledger.snapshot(0.0).dropped == {"cannot_encode": 1}
+    assert len(pair.answers) == 5
+
+
+def test_a_middle_stage_answers_for_what_it_cannot_code(stack: ExitStack) -> None:
+    """The device with the camera must hear of it, or its frame would be open for ever."""
+    plan, network = plan_of("a", "b", "c"), MemoryNetwork()
+    codec = parse_codec("uint8")
+
+    def who(device: str) -> Identity:
+        return Identity(device=device, fleet="f", deployment="d", epoch=1, cut=1, codec=codec)
+
+    last = MemoryHopListener(
+        network,
+        on_activation=lambda taken, reply, release: (release(), reply(answer_to(taken))),
+    )
+    last.serve(who("c"))
+    session = EchoSession(
+        (MIDDLE,),
+        (MIDDLE,),
+        function=not_a_number_if_odd,
+    )
+    stage = RelayStage(
+        device="b", index=1, runner=ShardRunner(session, plan, 1), card=CARD, model_input=IMAGE,
+        next_device="c",
+    )  # fmt: skip
+    link = MemoryHopLink(
+        network, who("b"), on_answer=stage.answer, on_state=lambda connected, state: None
+    )
+    link.set_peer(*last.address)
+    stage.start(link)
+    for end in (link.close, last.close, stage.stop):
+        stack.callback(end)
+    answers: list[Answer] = []
+    for frame in range(6):
+        tensors = {"middle": np.full(MIDDLE.shape, frame, np.float32)}
+        activation = Activation(
+            stream="s", run="r", frame=frame, capture_ns=0, source_height_px=1, source_width_px=1,
+            tensors=tensors,
+        )  # fmt: skip
+        stage.accept(activation, answers.append, lambda: None)
+    deadline_s = time.monotonic() + 10
+    while len(answers) < 6 and time.monotonic() < deadline_s:
+        time.sleep(0.005)
+    dropped = {answer.frame: answer.dropped for answer in answers}
+    assert dropped == {
+        0: "",
+        1: "cannot_encode",
+        2: "",
+        3: "cannot_encode",
+        4: "",
+        5: "cannot_encode",
+    }
+    passed = [answer for answer in answers if not answer.dropped]
+    assert all(answer.hops[0].bytes < MIDDLE.nbytes / 3 for answer in passed)
+
+
+def test_the_integers_of_an_int8_shard_enter_the_next_one_as_they_are(stack: ExitStack) -> None:
+    """Cut at the output of QuantizeLinear: uint8 from shard to wire to shard."""
+    integers = TensorSpec(name="middle", dtype="uint8", shape=MIDDLE.shape)
+    first, last = plan_of("a", "b").placements
+    plan = Plan(
+        model="fake", model_sha256=DIGEST, rule="given",
+        placements=(
+            msgspec.structs.replace(first, outputs=(integers,), precision="int8"),
+            msgspec.structs.replace(last, inputs=(integers,), precision="int8"),
+        ),
+        cuts=(Cut(tensors=(integers,), work_flop_before=1, op_count_before=1),),
+        model_inputs=(IMAGE,), model_outputs=(OUTPUT,),
+        codecs=(parse_codec("uint8+zstd"),),
+    )  # fmt: skip
+    runner = ShardRunner(EchoSession((integers,), (OUTPUT,), function=find_brightness), plan, 1)
+    codec = make_codec(plan.codec_of(0))
+    sent = (np.arange(3 * 32 * 32) % 251).astype(np.uint8).reshape(integers.shape)
+    encoded = codec.encode({"middle": sent})
+    taken = codec.decode(encoded.header, encoded.buffers, cap_bytes=2**20)
+    assert runner.check(taken) == ""
+    assert np.array_equal(taken["middle"], sent)
+    assert runner.run(taken)["output0"].shape == OUTPUT.shape
+    assert "float32" in runner.check({"middle": sent.astype(np.float32)})
+
+
+def test_a_frame_that_the_next_device_cannot_decode_is_dropped_with_a_reason(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exactly that one, once: the hop stays up, and a file's frame is not sent again."""
+    pair = Pair(MemorySource(images(12)), stack, codec=parse_codec("uint8+zstd"))
+    encode, calls = pair.link._codec.encode, []
+
+    def damages_every_third(tensors: dict[str, Array], **options: object) -> Encoded:
+        calls.append(1)
+        encoded = encode(tensors, **options)  # type: ignore[arg-type]
+        if len(calls) % 3:
+            return encoded
+        return replace(encoded, buffers=tuple(bytes(len(part)) for part in encoded.buffers))
+
+    monkeypatch.setattr(pair.link._codec, "encode", damages_every_third)
+    pair.start_peer()
+    pair.start()
+    pair.wait(pair.is_closed)
+    assert pair.ledger.snapshot(0.0).dropped == {"cannot_decode": 4}
+    assert [answered.frame.number for answered in pair.answers] == [0, 1, 3, 4, 6, 7, 9, 10]
+    assert len(calls) == 12
+    assert pair.link.counters.connects == 1

@@ -1,4 +1,4 @@
-"""What the codec bench runs on: detectors, frames, JPEGs; and how detections are compared."""
+"""What the codec bench runs on: detectors, frames, pictures; and how detections are compared."""
 
 import csv
 import time
@@ -22,6 +22,7 @@ from edgekit.spec.plan import Cut
 from edgekit.spec.tensors import Array
 from edgekit.vision.answers import detections_of
 from edgekit.vision.cards import resolve_card
+from edgekit.vision.geometry import geometry_for
 from edgekit.vision.preprocess import preprocess
 from edgekit.vision.sources import open_source
 from tests.vision.average_precision import average_precision
@@ -29,18 +30,29 @@ from tests.world import DATA, DETECTORS, three_cuts
 
 VIDEO = DATA / "video/vtest_pedestrians"
 LOW_SCORE, SHOWN_SCORE = 0.05, 0.3
+FORMATS = {
+    "JPEG": (".jpg", cv2.IMWRITE_JPEG_QUALITY),
+    "WebP": (".webp", cv2.IMWRITE_WEBP_QUALITY),
+}
+SMALL = "small "
+KINDS = (*FORMATS, *(SMALL + name for name in FORMATS))
+"""Small: the frame as the sender would shrink it to what the model sees."""
 
 Found = Sequence[Sequence[Detection]]
 
 
 @dataclass
-class Jpeg:
-    """The frame as JPEG at one quality: medians over frames."""
+class Pictures:
+    """Images as compressed pictures at one quality: medians over images."""
 
+    data: list[Array]
     nbytes: float
     encode_s: float
     decode_s: float
-    images: list[Array]
+
+    def images(self) -> list[Array]:
+        """What a receiver makes of them."""
+        return [cv2.imdecode(one, cv2.IMREAD_COLOR) for one in self.data]
 
 
 class Detector:
@@ -59,7 +71,8 @@ class Detector:
         self.card: ModelCard = msgspec.structs.replace(card, output=output)
         self.input = session.inputs[0]
         self.session = session
-        self._by_quality: dict[int, Found] = {}
+        self._pictures: dict[tuple[str, int], Pictures] = {}
+        self._found: dict[tuple[str, int], Found] = {}
 
     def tensor(self, image: Array) -> Array:
         height_px, width_px = self.input.shape[2:]
@@ -82,11 +95,32 @@ class Detector:
             for image in images
         ]
 
-    def at_quality(self, quality: int, jpeg: Jpeg) -> Found:
-        """What the uncut model finds in frames that were JPEGs."""
-        if quality not in self._by_quality:
-            self._by_quality[quality] = self.whole(jpeg.images)
-        return self._by_quality[quality]
+    def pictures(self, kind: str, quality: int) -> Pictures:
+        """All frames as pictures of a kind; the small ones at the size that the model sees."""
+        if (kind, quality) not in self._pictures:
+            images = self.frames
+            if kind.startswith(SMALL):
+                images = [self._shrunk(image) for image in images]
+            suffix, flag = FORMATS[kind.removeprefix(SMALL)]
+            self._pictures[kind, quality] = as_pictures(images, suffix, [flag, quality])
+        return self._pictures[kind, quality]
+
+    def found_in(self, kind: str, quality: int) -> Found:
+        """What the uncut model finds in frames that were such pictures."""
+        if (kind, quality) not in self._found:
+            self._found[kind, quality] = self.whole(self.pictures(kind, quality).images())
+        return self._found[kind, quality]
+
+    def _shrunk(self, image: Array) -> Array:
+        height_px, width_px = self.input.shape[2:]
+        size = geometry_for(
+            self.card.input,
+            source_height_px=image.shape[0],
+            source_width_px=image.shape[1],
+            height_px=height_px,
+            width_px=width_px,
+        )
+        return np.asarray(cv2.resize(image, (size.resized_width_px, size.resized_height_px)))
 
 
 def read_frames(first: int, count: int, step: int) -> list[Array]:
@@ -109,18 +143,18 @@ def labels(step: int) -> dict[int, Array]:
     return {index: np.array(rows) for index, rows in boxes.items()}
 
 
-def as_jpeg(frames: Sequence[Array], quality: int) -> Jpeg:
-    """All frames as JPEG at one quality, and back."""
-    sizes, there, back, images = [], [], [], []
-    for frame in frames:
+def as_pictures(images: Sequence[Array], suffix: str, settings: list[int]) -> Pictures:
+    """All images as pictures of a format, and back, timed."""
+    data, there, back = [], [], []
+    for image in images:
         started_s = time.perf_counter()
-        _, data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        _, one = cv2.imencode(suffix, image, settings)
         middle_s = time.perf_counter()
-        images.append(cv2.imdecode(data, cv2.IMREAD_COLOR))
+        cv2.imdecode(one, cv2.IMREAD_COLOR)
         back.append(time.perf_counter() - middle_s)
         there.append(middle_s - started_s)
-        sizes.append(data.size)
-    return Jpeg(median(sizes), median(there), median(back), images)
+        data.append(one)
+    return Pictures(data, median(one.size for one in data), median(there), median(back))
 
 
 def agreement_percent(one: Found, other: Found) -> float:

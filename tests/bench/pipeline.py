@@ -151,7 +151,7 @@ def link_alone(folder: Path, count: int, *, tls: bool) -> float:
     listener.serve(identity)
     link = TcpHopLink(
         identity,
-        on_answer=lambda answer, round_trip_s: None,
+        on_answer=lambda answer, trip: None,
         on_state=lambda connected, state: ready.set(),
         tls=client if tls else None,
     )

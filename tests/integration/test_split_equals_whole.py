@@ -119,4 +119,4 @@ def test_the_summary_has_the_documented_keys(mosquitto_url: str, tmp_path: Path)
     }  # fmt: skip
     assert set(document["latency_ms"]) == {"p50", "p95", "p99"}
     assert set(document["stages"][0]) == {"device", "shard", "ms"}
-    assert set(document["hops"][0]) == {"from", "to", "bytes", "ms"}
+    assert set(document["hops"][0]) == {"from", "to", "bytes", "ms", "encode_ms", "decode_ms"}

@@ -1,5 +1,6 @@
 """What the hop tests share: identities, activations, recorders, certificates."""
 
+import contextlib
 import datetime
 import threading
 import time
@@ -13,8 +14,21 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from edgekit.spec.codec import RAW, CodecSpec
 from edgekit.spec.tensors import Array
-from edgekit.transport.port import Activation, Answer, Identity, Reply
+from edgekit.transport import frames
+from edgekit.transport.codecs import make_codec
+from edgekit.transport.codecs.port import Buffer
+from edgekit.transport.port import (
+    Activation,
+    Answer,
+    HopLink,
+    HopListener,
+    Identity,
+    OnActivation,
+    Reply,
+    Trip,
+)
 
 PATIENCE_S = 10.0
 """How long a test waits for what must happen; far more than it takes."""
@@ -37,6 +51,12 @@ def activation(frame: int = 0, tensors: dict[str, Array] | None = None) -> Activ
         source_width_px=640,
         tensors=tensors or {"x": np.arange(12, dtype=np.float32).reshape(3, 4)},
     )
+
+
+def framed(sent: Activation, who: Identity | None = None) -> list[Buffer]:
+    """``sent`` as a link with this identity writes it."""
+    who = who or identity("edge-a")
+    return frames.activation_parts(sent, frames.coded(sent, make_codec(who.codec)), who)
 
 
 def answer_to(taken: Activation, **changes: object) -> Answer:
@@ -62,11 +82,11 @@ class Upstream:
     """Records what a link reports."""
 
     answers: list[Answer] = field(default_factory=list)
-    round_trips_s: list[float] = field(default_factory=list)
+    trips: list[Trip] = field(default_factory=list)
     states: list[tuple[bool, str]] = field(default_factory=list)
 
-    def on_answer(self, answer: Answer, round_trip_s: float) -> None:
-        self.round_trips_s.append(round_trip_s)
+    def on_answer(self, answer: Answer, trip: Trip) -> None:
+        self.trips.append(trip)
         self.answers.append(answer)
 
     def on_state(self, is_connected: bool, sentence: str) -> None:
@@ -135,3 +155,33 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
             .sign(self._key, hashes.SHA256())
         )
+
+
+@dataclass
+class World:
+    """Makes ends of one kind and closes them after the test."""
+
+    new_link: Callable[[Identity, Upstream], HopLink]
+    new_listener: Callable[[OnActivation, int], HopListener]
+    stack: contextlib.ExitStack
+
+    def link(self, up: Upstream, *, who: Identity | None = None) -> HopLink:
+        link = self.new_link(who or identity("edge-a"), up)
+        self.stack.callback(link.close)
+        return link
+
+    def listener(self, down: Downstream, *, credit_count: int = 2) -> HopListener:
+        listener = self.new_listener(down.on_activation, credit_count)
+        self.stack.callback(listener.close)
+        return listener
+
+    def pair(
+        self, up: Upstream, down: Downstream, *, credit_count: int = 2, codec: CodecSpec = RAW
+    ) -> tuple[HopLink, HopListener]:
+        """A connected link and listener."""
+        listener = self.listener(down, credit_count=credit_count)
+        listener.serve(identity("edge-b", codec=codec))
+        link = self.link(up, who=identity("edge-a", codec=codec))
+        link.set_peer(*listener.address)
+        assert link.wait_ready(PATIENCE_S), link.state
+        return link, listener

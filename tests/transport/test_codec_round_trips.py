@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgekit.errors import ConfigError, ModelError
-from edgekit.spec.codec import RANGE_LIMIT, CodecSpec, TensorRange, channel_axis, parse_codec
+from edgekit.spec.codec import RANGE_LIMIT, CodecSpec, TensorRange, parse_codec
 from edgekit.spec.tensors import Array
 from edgekit.transport.codecs import calibrate, make_codec
-from edgekit.transport.codecs.steps import error_bound
+from edgekit.transport.codecs.steps import channel_axis, error_bound
 
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """A loaded machine must not fail a test."""

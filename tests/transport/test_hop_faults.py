@@ -14,11 +14,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hop_world import PATIENCE_S, Downstream, Upstream, activation, identity, wait_until
+from hop_world import PATIENCE_S, Downstream, Upstream, activation, framed, identity, wait_until
 
 from edgekit.errors import ConfigError, LinkError
+from edgekit.spec.codec import RAW
 from edgekit.spec.tensors import TensorSpec
-from edgekit.transport import frames, headers
+from edgekit.transport import headers
+from edgekit.transport.codecs.port import CodedHeader, CodedTensor
 from edgekit.transport.hop import TcpHopLink, TcpHopListener
 
 pytestmark = pytest.mark.integration
@@ -128,7 +130,7 @@ def test_silence_is_not_slowness(stack: contextlib.ExitStack) -> None:
     listener = listening(stack, down, heartbeat_s=0.05, silence_limit_s=0.2)
     with socket.create_connection(listener.address) as sock:
         greet(sock)
-        parts = b"".join(frames.activation_parts(activation(3), identity("edge-a")))
+        parts = b"".join(framed(activation(3)))
         pause = threading.Event()
         for byte in range(0, len(parts), 16):
             pause.wait(0.03)
@@ -185,7 +187,7 @@ def say_and_hang_up(sock: socket.socket, speech: bytes) -> None:
 
 
 def overfull_activation(**changes: object) -> bytes:
-    prefixed = frames.activation_parts(activation(), identity("edge-a"))[0]
+    prefixed = framed(activation())[0]
     header = headers.decode(prefixed[4:])
     assert isinstance(header, headers.ActivationHeader)
     return frame_of(msgspec.structs.replace(header, **changes))
@@ -202,14 +204,21 @@ GARBAGE = {
     "half a header": struct.pack(">I", 500) + b"\x81",
     "no hello": frame_of(headers.Credit(count=3)),
 }
-HUGE = TensorSpec(name="x", dtype="uint8", shape=(2**40,))
+HUGE = CodedTensor(spec=TensorSpec(name="x", dtype="uint8", shape=(2**40,)), nbytes=2**40)
+
+
+def coded(**changes: object) -> CodedHeader:
+    header = CodedHeader(codec=RAW.name, digest=RAW.digest, tensors=())
+    return msgspec.structs.replace(header, **changes)
+
+
 AFTER_HELLO = {
     "random bytes": np.random.default_rng(4).bytes(5000),
     "second hello": frame_of(headers.hello(identity("edge-a"))),
-    "half a frame": b"".join(frames.activation_parts(activation(), identity("edge-a")))[:-5],
-    "huge tensor": overfull_activation(tensors=(HUGE,)),
+    "half a frame": b"".join(framed(activation()))[:-5],
+    "huge tensor": overfull_activation(coded=coded(tensors=(HUGE,))),
     "other epoch": overfull_activation(epoch=9),
-    "other codec": overfull_activation(codec="zip"),
+    "other codec": overfull_activation(coded=coded(codec="zip")),
     "an answer": frame_of(headers.AnswerHeader(stream="s", run="r", frame=1, capture_ns=1)),
 }  # fmt: skip
 
@@ -258,7 +267,7 @@ def test_a_sender_that_ignores_its_credit_is_cut_off(stack: contextlib.ExitStack
     """The bound on the queue holds whatever the other end does."""
     down = Downstream(eager=False)
     listener = listening(stack, down, credit_count=2)
-    frame = b"".join(frames.activation_parts(activation(), identity("edge-a")))
+    frame = b"".join(framed(activation()))
     with socket.create_connection(listener.address) as sock:
         welcome = greet(sock)
         assert welcome == headers.Welcome(device="edge-b", credit=2)

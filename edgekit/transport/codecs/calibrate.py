@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from edgekit.errors import ConfigError
-from edgekit.spec.codec import CodecSpec, TensorRange, channel_axis
+from edgekit.spec.codec import CodecSpec, TensorRange
 from edgekit.spec.tensors import Array
 from edgekit.transport.codecs import steps
 
@@ -31,7 +31,7 @@ def calibrate(codec: CodecSpec, frames: Iterable[Mapping[str, Array]]) -> CodecS
         for name, array in frame.items():
             if array.dtype.kind != "f":
                 continue
-            axis = channel_axis(array.shape) if codec.element == "uint8-channel" else None
+            axis = steps.channel_axis(array.shape) if codec.element == "uint8-channel" else None
             low, high = steps.measured(name, array, axis)
             known = lows.get(name)
             if known is not None and known.shape != low.shape:

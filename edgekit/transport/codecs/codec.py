@@ -10,11 +10,12 @@ fp32            little-endian, bit for bit              little-endian, bit for b
 fp16            float16, saturated at +-65504           the same
 uint8           [low, step as float32,] one byte each   the same
 uint8-channel   [lows, steps,] one byte each            the same
-klt             low bytes, then high bytes of 16 bits   the same
-                for each component; else as fp16
+klt             groups of components (groups.py);       the same
+                without parameters as fp16
 =============== ======================================= =====================================
 
-The ranges in brackets travel only where the spec has none for that tensor, and never packed.
+The ranges in brackets travel only where the spec has none for that tensor, and never packed. Camera
+frames as pictures are the business of pictures.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,42 +23,56 @@ from typing import Literal
 
 import numpy as np
 
-from edgekit.errors import ConfigError, LinkError, ModelError, TrustError
-from edgekit.spec.codec import RANGE_LIMIT, CodecSpec, channel_axis
+from edgekit.errors import ConfigError, LinkError
+from edgekit.spec.codec import (
+    PICTURES,
+    RANGE_LIMIT,
+    ChannelBasis,
+    CodecSpec,
+    Components,
+)
 from edgekit.spec.tensors import Array, TensorSpec
 from edgekit.transport.codecs import steps
+from edgekit.transport.codecs.arrays import DTYPES, as_half, travelling
+from edgekit.transport.codecs.groups import Writer, Written, choose, groups_objection, read_groups
+from edgekit.transport.codecs.headers import check_lengths, header_objection, refusal
 from edgekit.transport.codecs.klt import Klt
-from edgekit.transport.codecs.packings import SIZE_MAX_BYTES, make_packer
+from edgekit.transport.codecs.packings import make_packer
 from edgekit.transport.codecs.port import Buffer, Codec, CodedHeader, CodedTensor, Encoded
 
-DTYPES = {
-    name: np.dtype(name).newbyteorder("<")
-    for name in ("float64", "float32", "float16", "int64", "int32", "int16", "int8",
-                 "uint64", "uint32", "uint16", "uint8", "bool")
-}  # fmt: skip
-FP16_MAX = 65504.0
-_HALF_INFINITY = 0x7C00
-
 Form = Literal["raw", "half", "steps", "klt"]
+_Sent = tuple[CodedTensor, Buffer]
 
 _FLOATS = ("float64", "float32", "float16")
-_DIMS_MAX = 16
 _RANGE_BYTES = 8
-_AGAIN = "deploy again, so that both ends run the same pipeline"
+_CALIBRATE = "calibrate the codec again with this model"
 
 
 def make_codec(spec: CodecSpec) -> Codec:
     """The codec that ``spec`` describes. Raises: ConfigError if its library is not installed."""
-    return _Codec(spec)
+    if spec.element not in PICTURES:
+        return _Codec(spec)
+    try:
+        # A device that sends no pictures needs no OpenCV.
+        from edgekit.transport.codecs.pictures import PictureCodec
+    except ImportError:
+        raise ConfigError(
+            f"codec {spec.name!r} needs the Python package opencv, which is not installed here",
+            hint="pip install opencv-python-headless, or send the frames raw",
+        ) from None
+    return PictureCodec(spec)
 
 
 class _Codec:
     def __init__(self, spec: CodecSpec) -> None:
         self._spec = spec
-        self._digest = spec.digest
+        # Asked for with every frame; the spec works them out each time.
+        self._name, self._digest = spec.name, spec.digest
+        self._accepted: tuple[CodedHeader, int] | None = None
         self._packer = make_packer(spec.packing)
         self._ranges = {one.name: steps.calibrated(one) for one in spec.ranges}
-        self._klts = {one.name: Klt(one) for one in spec.bases}
+        transforms: tuple[ChannelBasis | Components, ...] = (*spec.bases, *spec.components)
+        self._klts = {one.name: Klt(one) for one in transforms}
 
     @property
     def spec(self) -> CodecSpec:
@@ -65,32 +80,50 @@ class _Codec:
 
     # There.
 
-    def encode(self, tensors: Mapping[str, Array]) -> Encoded:
-        coded, buffers = [], []
-        for name, array in tensors.items():
-            tensor, buffer = self._encode_one(name, np.asarray(array))
-            coded.append(tensor)
-            buffers.append(buffer)
-        header = CodedHeader(codec=self._spec.name, digest=self._digest, tensors=tuple(coded))
-        return Encoded(header=header, buffers=tuple(buffers))
+    def encode(self, tensors: Mapping[str, Array], *, budget_bytes: int | None = None) -> Encoded:
+        coded: dict[str, _Sent] = {}
+        grouped: dict[str, tuple[TensorSpec, Array]] = {}
+        for name, given in tensors.items():
+            spec, array = travelling(name, np.asarray(given))
+            if name in self._klts and self._form(spec) == "klt":
+                grouped[name] = spec, array
+            else:
+                coded[name] = self._encode_one(spec, array)
+        if grouped:
+            coded |= self._encode_groups(grouped, coded, budget_bytes)
+        header = CodedHeader(
+            codec=self._name,
+            digest=self._digest,
+            tensors=tuple(coded[name][0] for name in tensors),
+        )
+        return Encoded(header=header, buffers=tuple(coded[name][1] for name in tensors))
 
-    def _encode_one(self, name: str, array: Array) -> tuple[CodedTensor, Buffer]:
-        dtype = DTYPES.get(array.dtype.name)
-        if dtype is None or array.size == 0 or array.ndim > _DIMS_MAX:
-            raise ModelError(
-                f"tensor {name!r} cannot be coded: {array.dtype.name}{list(array.shape)}",
-                hint=f"cut elsewhere; tensors need 1 to {_DIMS_MAX} dimensions, at least one "
-                f"element and one of {', '.join(DTYPES)}",
-            )
-        spec = TensorSpec(name=name, dtype=array.dtype.name, shape=array.shape)
-        array = np.require(array, dtype=dtype, requirements="C")
+    def _encode_groups(
+        self,
+        grouped: Mapping[str, tuple[TensorSpec, Array]],
+        others: Mapping[str, _Sent],
+        budget_bytes: int | None,
+    ) -> dict[str, _Sent]:
+        """The tensors that travel as components, in what the others leave of the budget."""
+        writers = [self._writer(*given) for given in grouped.values()]
+        if budget_bytes is not None:
+            budget_bytes -= sum(tensor.nbytes for tensor, _ in others.values())
+        chosen = choose(writers, budget_bytes)
+        return {
+            name: _joined(spec, written)
+            for (name, (spec, _)), written in zip(grouped.items(), chosen, strict=True)
+        }
+
+    def _writer(self, spec: TensorSpec, array: Array) -> Writer:
+        """What writes the principal components of a tensor."""
+        if why := self._channel_objection(spec):
+            raise ConfigError(why, hint=_CALIBRATE)
+        klt = self._klts[spec.name]
+        return Writer(klt.quantize(array, self._axis(spec)), klt.step, self._packer)
+
+    def _encode_one(self, spec: TensorSpec, array: Array) -> tuple[CodedTensor, Buffer]:
         head, body = self._element(spec, array)
         data: Buffer = body.reshape(-1).view(np.uint8).data
-        if len(data) > SIZE_MAX_BYTES:
-            raise ModelError(
-                f"tensor {name!r} takes {len(data)} bytes, the limit is {SIZE_MAX_BYTES}",
-                hint="cut elsewhere",
-            )
         packed = self._packer.pack(data) if self._packer else data
         is_packed = len(packed) < len(data)
         data = packed if is_packed else data
@@ -104,19 +137,16 @@ class _Codec:
         if form == "raw":
             return b"", array
         if form == "half":
-            return b"", _as_half(array)
+            return b"", as_half(array)
         ranges = self._ranges.get(spec.name)
-        is_fixed = form == "klt" or ranges is not None
-        if is_fixed and (why := self._channel_objection(spec)):
-            raise ConfigError(why, hint="calibrate the codec again with this model")
-        low, high = steps.measured(spec.name, array, None if is_fixed else axis)
-        if form == "klt":
-            return b"", self._klts[spec.name].quantize(array, axis)
-        if ranges is not None:
-            return b"", steps.quantize(array, axis, ranges)
-        ranges = steps.ranges_of(low, high)
-        head = b"".join(part.astype("<f4").tobytes() for part in ranges)
-        return head, steps.quantize(array, axis, ranges)
+        if ranges is None:
+            ranges = steps.ranges_of(*steps.measured(spec.name, array, axis))
+            head = b"".join(part.astype("<f4").tobytes() for part in ranges)
+            return head, steps.quantize(array, axis, ranges)
+        if why := self._channel_objection(spec):
+            raise ConfigError(why, hint=_CALIBRATE)
+        steps.measured(spec.name, array, None)
+        return b"", steps.quantize(array, axis, ranges)
 
     def _form(self, spec: TensorSpec) -> Form:
         """What becomes of this tensor."""
@@ -128,7 +158,7 @@ class _Codec:
         return "half" if element in ("fp16", "klt") else "steps"
 
     def _axis(self, spec: TensorSpec) -> int | None:
-        return None if self._spec.element == "uint8" else channel_axis(spec.shape)
+        return None if self._spec.element == "uint8" else steps.channel_axis(spec.shape)
 
     def _channel_count(self, spec: TensorSpec) -> int:
         axis = self._axis(spec)
@@ -139,52 +169,46 @@ class _Codec:
         form, wanted = self._form(spec), self._channel_count(spec)
         calibrated = wanted
         if form == "klt":
-            calibrated = self._klts[spec.name].channel_count
+            calibrated = self._klts[spec.name].channel_count or wanted
         elif form == "steps" and spec.name in self._ranges:
             calibrated = len(self._ranges[spec.name][0])
         if calibrated == wanted:
             return ""
         return (
-            f"codec {self._spec.name!r} was calibrated for {calibrated} channels of tensor "
+            f"codec {self._name!r} was calibrated for {calibrated} channels of tensor "
             f"{spec.name!r}, not for {wanted} of the shape {list(spec.shape)}"
         )
 
     # And back.
 
     def check(self, header: CodedHeader, *, cap_bytes: int) -> None:
-        reason = self._objection(header, cap_bytes)
+        # Headers of codecs that do not pack are equal for every frame.
+        if self._accepted == (header, cap_bytes):
+            return
+        reason = header_objection(
+            header, name=self._name, digest=self._digest, cap_bytes=cap_bytes
+        ) or next(filter(None, map(self._size_objection, header.tensors)), "")
         if reason:
-            raise TrustError(f"coded tensors are refused: {reason}", hint=_AGAIN)
-
-    def _objection(self, header: CodedHeader, cap_bytes: int) -> str:
-        if header.codec != self._spec.name:
-            return f"they are coded as {header.codec!r}, this end expects {self._spec.name!r}"
-        if header.digest != self._digest:
-            return f"both ends use {self._spec.name!r}, but with different parameters"
-        names = [tensor.spec.name for tensor in header.tensors]
-        if len(set(names)) != len(names):
-            return f"a tensor name is repeated in {names}"
-        total_bytes = 0
-        for tensor in header.tensors:
-            spec = tensor.spec
-            if spec.dtype not in DTYPES:
-                return f"dtype {spec.dtype} of tensor {spec.name!r}"
-            if len(spec.shape) > _DIMS_MAX or any(dim < 1 for dim in spec.shape):
-                return f"tensor {spec.name!r} has the shape {list(spec.shape)[:20]}"
-            total_bytes += spec.nbytes
-            if total_bytes > min(cap_bytes, SIZE_MAX_BYTES):
-                return f"{total_bytes} bytes of tensors exceed the cap of {cap_bytes}"
-            if why := self._size_objection(tensor):
-                return why
-        return ""
+            raise refusal(reason)
+        self._accepted = header, cap_bytes
 
     def _size_objection(self, tensor: CodedTensor) -> str:
         spec = tensor.spec
         if why := self._channel_objection(spec):
             return why
+        if (self._form(spec) == "klt") != bool(tensor.groups):
+            return f"tensor {spec.name!r} comes in {len(tensor.groups)} groups"
+        if tensor.groups:
+            why = groups_objection(
+                tensor.groups,
+                tensor.nbytes,
+                self._component_shape(spec),
+                is_packing=self._packer is not None,
+            )
+            return f"tensor {spec.name!r} comes as {why}" if why else ""
         whole = self._head_bytes(spec) + self._body_bytes(spec)
         if tensor.is_packed and self._packer is None:
-            return f"tensor {spec.name!r} is packed, which {self._spec.name!r} does not do"
+            return f"tensor {spec.name!r} is packed, which {self._name!r} does not do"
         if tensor.is_packed:
             fits = self._head_bytes(spec) < tensor.nbytes < whole
         else:
@@ -195,38 +219,40 @@ class _Codec:
         self, header: CodedHeader, buffers: Sequence[Buffer], *, cap_bytes: int
     ) -> dict[str, Array]:
         self.check(header, cap_bytes=cap_bytes)
-        lengths = [memoryview(buffer).nbytes for buffer in buffers]
-        if lengths != [tensor.nbytes for tensor in header.tensors]:
-            raise LinkError(
-                f"{lengths} bytes came where {[one.nbytes for one in header.tensors]} were "
-                "announced",
-                hint="wait, the hop reconnects by itself",
-            )
+        views = [memoryview(buffer).cast("B") for buffer in buffers]
+        check_lengths(header, views)
         return {
-            tensor.spec.name: self._decode_one(tensor, memoryview(buffer).cast("B"))
-            for tensor, buffer in zip(header.tensors, buffers, strict=True)
+            tensor.spec.name: self._decode_one(tensor, view)
+            for tensor, view in zip(header.tensors, views, strict=True)
         }
 
     def _decode_one(self, tensor: CodedTensor, buffer: memoryview) -> Array:
         spec, dtype = tensor.spec, DTYPES[tensor.spec.dtype]
-        head_bytes = self._head_bytes(spec)
+        form = self._form(spec)
+        if form == "klt":
+            return self._decode_groups(tensor, buffer)
+        head_bytes = self._head_bytes(spec) if form == "steps" else 0
         data: Buffer = buffer[head_bytes:]
         if tensor.is_packed and self._packer is not None:
             data = self._packer.unpack(data, self._body_bytes(spec))
-        form, axis = self._form(spec), self._axis(spec)
         if form in ("raw", "half"):
             sent_dtype = DTYPES["float16"] if form == "half" else dtype
             array = np.frombuffer(data, sent_dtype).reshape(spec.shape)
             # Whoever gets it may write to it.
-            is_usable = array.flags.writeable and array.flags.aligned
-            return array.astype(dtype, copy=not is_usable)
-        coded = np.frombuffer(data, np.uint8)
-        if form == "klt":
-            return self._klts[spec.name].restore(coded, spec.shape, axis, dtype)
+            if form == "raw" and array.flags.writeable and array.flags.aligned:
+                return array
+            return array.astype(dtype)
+        coded = np.frombuffer(data, np.uint8).reshape(spec.shape)
         ranges = self._ranges.get(spec.name)
         if ranges is None:
             ranges = _sent_ranges(spec.name, buffer[:head_bytes])
-        return steps.restore(coded.reshape(spec.shape), axis, ranges, dtype)
+        return steps.restore(coded, self._axis(spec), ranges, dtype)
+
+    def _decode_groups(self, tensor: CodedTensor, buffer: memoryview) -> Array:
+        spec = tensor.spec
+        whole = read_groups(buffer, tensor.groups, self._component_shape(spec), self._packer)
+        klt = self._klts[spec.name]
+        return klt.restore(whole, spec.shape, self._axis(spec), DTYPES[spec.dtype])
 
     def _head_bytes(self, spec: TensorSpec) -> int:
         if self._form(spec) != "steps" or spec.name in self._ranges:
@@ -235,25 +261,21 @@ class _Codec:
 
     def _body_bytes(self, spec: TensorSpec) -> int:
         """Before packing."""
-        form = self._form(spec)
-        if form == "klt":
-            klt = self._klts[spec.name]
-            return 2 * klt.component_count * (spec.element_count // klt.channel_count)
         per_element = {"raw": spec.nbytes // spec.element_count, "half": 2, "steps": 1}
-        return per_element[form] * spec.element_count
+        return per_element[self._form(spec)] * spec.element_count
+
+    def _component_shape(self, spec: TensorSpec) -> tuple[int, int]:
+        """(components, places) of a klt tensor."""
+        axis = self._axis(spec)
+        before, _, after = steps.layout(spec.shape, axis)
+        return self._klts[spec.name].component_count(spec.shape, axis), before * after
 
 
-def _as_half(array: Array) -> Array:
-    """float16; finite numbers beyond its largest become that, infinities and NaN stay."""
-    with np.errstate(over="ignore"):
-        half = array.astype(DTYPES["float16"])
-    # By its bits: NumPy compares float16 ten times more slowly than integers.
-    if ((half.view("<u2") & 0x7FFF) == _HALF_INFINITY).any():
-        with np.errstate(over="ignore"):
-            half = np.where(np.isfinite(array), np.clip(array, -FP16_MAX, FP16_MAX), array).astype(
-                DTYPES["float16"]
-            )
-    return half
+def _joined(spec: TensorSpec, chosen: Sequence[Written]) -> tuple[CodedTensor, Buffer]:
+    """The groups of a tensor that are sent, as one run of bytes."""
+    data = b"".join(written.data for written in chosen)
+    groups = tuple(written.group for written in chosen)
+    return CodedTensor(spec=spec, nbytes=len(data), groups=groups), data
 
 
 def _sent_ranges(name: str, head: memoryview) -> steps.Ranges:

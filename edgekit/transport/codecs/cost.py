@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from edgekit.errors import ConfigError
 from edgekit.spec.base import Spec
-from edgekit.spec.codec import RAW, CodecSpec, parse_codec
+from edgekit.spec.codec import RAW, CodecSpec, parse_request
 from edgekit.spec.planning import CodecCost
 from edgekit.spec.tensors import Array
 from edgekit.transport.codecs.codec import make_codec
@@ -33,8 +33,12 @@ class Measurement(Spec, frozen=True, kw_only=True):
     decode_s: float
 
 
-def measure_codec(codec: CodecSpec, frames: Frames, *, repeat_count: int = 3) -> Measurement:
+def measure_codec(
+    codec: CodecSpec, frames: Frames, *, repeat_count: int = 3, budget_bytes: int | None = None
+) -> Measurement:
     """Bytes and times of ``codec`` on the tensors of a cut. Each time is the best of some.
+
+    ``budget_bytes`` is what ``Codec.encode`` takes.
 
     Raises: ConfigError if there are no frames or the codec's library is not installed.
     """
@@ -48,7 +52,7 @@ def measure_codec(codec: CodecSpec, frames: Frames, *, repeat_count: int = 3) ->
         there, back = [], []
         for _ in range(repeat_count):
             started_s = time.perf_counter()
-            sent = coder.encode(frame)
+            sent = coder.encode(frame, budget_bytes=budget_bytes)
             middle_s = time.perf_counter()
             # As the receiver does: into memory of its own, which costs no copy on a socket.
             coder.decode(sent.header, sent.buffers, cap_bytes=CAP_BYTES)
@@ -106,7 +110,7 @@ def codec_costs(
             accuracy_drop_pp.get(name, 0.0),
         )
         for name in names
-        if name in accuracy_drop_pp or parse_codec(name).is_lossless
+        if name in accuracy_drop_pp or parse_request(name).is_lossless
     )
 
 

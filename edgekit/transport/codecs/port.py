@@ -20,6 +20,18 @@ from edgekit.spec.tensors import Array, TensorSpec
 Buffer = bytes | bytearray | memoryview
 
 
+class CodedGroup(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Some principal components of a tensor, next to those of the group before it."""
+
+    component_count: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    bits: Annotated[int, Meta(ge=1, le=16)]
+    """Of each number before packing."""
+    eighths: Annotated[int, Meta(ge=8, le=255)]
+    """Of the codec's step: the step of these numbers."""
+    nbytes: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    """On the wire; fewer than the numbers take: packed."""
+
+
 class CodedTensor(msgspec.Struct, frozen=True, kw_only=True):
     """One tensor as it travels."""
 
@@ -29,6 +41,14 @@ class CodedTensor(msgspec.Struct, frozen=True, kw_only=True):
     """On the wire."""
     is_packed: bool = False
     """False where packing would have made it no smaller: then the bytes are left as they are."""
+    groups: tuple[CodedGroup, ...] = ()
+    """Of principal components, the leading first: those that came. Their bytes are all of
+    ``nbytes``; empty for a tensor that is sent otherwise."""
+
+    @property
+    def component_count(self) -> int:
+        """Principal components that came; 0 for a tensor that is sent otherwise."""
+        return sum(group.component_count for group in self.groups)
 
 
 class CodedHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,8 +80,12 @@ class Codec(Protocol):
     def spec(self) -> CodecSpec:
         """What both ends agree on."""
 
-    def encode(self, tensors: Mapping[str, Array]) -> Encoded:
+    def encode(self, tensors: Mapping[str, Array], *, budget_bytes: int | None = None) -> Encoded:
         """The tensors as they travel. The buffers may share memory with them.
+
+        With a budget, principal components that do not fit are sent in larger steps, up to 8 times;
+        if they still do not fit, the weakest stay behind; some of every tensor are sent whatever it
+        is. Codecs without components ignore it.
 
         Raises: ModelError if a tensor cannot travel, such as one with NaN in 256 steps.
         """

@@ -5,15 +5,18 @@ Pure. Numbers outside a calibrated range become its nearest end. For those insid
 ``error_bound`` says how far x' may be from x.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import ModelError
-from edgekit.spec.codec import RANGE_LIMIT, TensorRange
+from edgekit.spec.codec import CHANNELS_MAX, RANGE_LIMIT, TensorRange
 from edgekit.spec.tensors import Array
 
+CHANNEL_ELEMENTS_MIN = 32
+"""Elements of a channel that make its range, 8 bytes when sent, worth its place."""
 STEP_MIN = 1e-30
 """Keeps 1 / step finite where all numbers of a channel are the same."""
 _LEVELS = 255
@@ -22,6 +25,19 @@ _BLOCK = 1 << 16
 
 Ranges = tuple[NDArray[np.float32], NDArray[np.float32]]
 """low and step, each (1,) or (channels,)."""
+
+
+def channel_axis(shape: tuple[int, ...]) -> int | None:
+    """The axis with a range of its own for each index: 1 of NCHW, else the last.
+
+    None where that would not pay: two numbers a channel for fewer than CHANNEL_ELEMENTS_MIN.
+    """
+    if not shape:
+        return None
+    axis = 1 if len(shape) == 4 else len(shape) - 1
+    per_channel = math.prod(shape) // shape[axis] if shape[axis] else 0
+    worthwhile = per_channel >= CHANNEL_ELEMENTS_MIN and shape[axis] <= CHANNELS_MAX
+    return axis if worthwhile else None
 
 
 def layout(shape: tuple[int, ...], axis: int | None) -> tuple[int, int, int]:
