@@ -14,7 +14,9 @@ import msgspec
 
 from edgekit.builder.load import LoadedModel, load_model
 from edgekit.builder.plan_inputs import variants_of
+from edgekit.builder.plan_integers import IntegerVariant, integer_variants
 from edgekit.errors import ConfigError
+from edgekit.planner.accuracy import accuracy_notes, measured_frames
 from edgekit.planner.cost_table import CostTable
 from edgekit.planner.flips import find_flips
 from edgekit.planner.policies import compare
@@ -26,8 +28,9 @@ from edgekit.profiler.frame_cost import (
     costs_of_image,
     costs_of_video,
 )
+from edgekit.spec.accuracy import AccuracyReport, Counting
 from edgekit.spec.fleet import Fleet
-from edgekit.spec.planning import Goal, PlanReport
+from edgekit.spec.planning import RAW_FP32, AccuracyTable, Goal, PlanReport
 from edgekit.spec.profile import DeviceProfile
 from edgekit.trial.bench import Bench
 from edgekit.trial.limits import keep_limits
@@ -51,6 +54,9 @@ class PlanRequest:
     """Width and height of the camera's frames [px]; the model's input if None."""
     image: Path | None = None
     video: str | None = None
+    accuracy: AccuracyReport | None = None
+    """As ``edgekit accuracy`` measured it: then int8 and lossy codecs may be chosen."""
+    counting: Counting = "at-worst"
     measure: Measure = "auto"
     budget_s: float = 20.0
     """For timing finalists."""
@@ -80,13 +86,15 @@ def make_plan(request: PlanRequest, *, progress: Progress) -> PlanAnswer:
     loaded = load_model(request.model, input_shapes=request.input_shapes)
     progress("fold it under each strategy", 0, 0)
     variants = variants_of(loaded)
+    integers = _integers(request, loaded, progress)
     devices = fleet_profiles(request.fleet, request.folder, say=lambda text: progress(text, 0, 0))
     progress("measure frame codecs", 0, 0)
     frames = frame_costs(request, loaded)
     progress("search", 0, 0)
+    variants += tuple(one.variant for one in integers)
     scenario = _scenario(request, loaded, variants, devices, frames)
     found = search(scenario, request.goal)
-    bench = Bench(loaded, devices.here)
+    bench = Bench(loaded, devices.here, integers)
     settled = settle(
         found,
         request.goal,
@@ -98,6 +106,8 @@ def make_plan(request: PlanRequest, *, progress: Progress) -> PlanAnswer:
     kept = keep_limits(settled.found, request.goal, bench, progress=progress)
     table, report = kept.found.table, kept.found.report
     notes = (*devices.notes, frames.note, *settled.notes, *kept.notes, *report.notes)
+    if request.accuracy is not None:
+        notes += accuracy_notes(request.accuracy, report, table.scenario, request.counting)
     report = msgspec.structs.replace(
         report,
         notes=tuple(dict.fromkeys(notes)),
@@ -120,14 +130,39 @@ def _scenario(
     devices: FleetProfiles,
     frames: FrameCosts,
 ) -> Scenario:
+    known, counting = request.accuracy, request.counting
     return Scenario(
         model=loaded.name,
         model_sha256=loaded.source_sha256,
         variants=variants,
         fleet=_with_speeds(request.fleet, devices.coding_speed),
         profiles=devices.profiles,
-        frames=frames.costs,
+        frames=measured_frames(known, frames.costs, counting) if known else frames.costs,
+        codecs=known.codecs(counting) if known else (RAW_FP32,),
+        accuracy=known.table(counting) if known else AccuracyTable(),
     )
+
+
+def _integers(
+    request: PlanRequest, loaded: LoadedModel, progress: Progress
+) -> tuple[IntegerVariant, ...]:
+    """The model in int8, if it is known what that loses.
+
+    Raises: ConfigError if the accuracy was measured of another model.
+    """
+    known = request.accuracy
+    if known is None:
+        return ()
+    if known.model_sha256 != loaded.source_sha256:
+        raise ConfigError(
+            f"--accuracy was measured of {known.model} (sha256 {known.model_sha256[:12]}), and "
+            f"this is {loaded.name} ({loaded.source_sha256[:12]})",
+            hint="measure this model with `edgekit accuracy`",
+        )
+    progress("quantize it", 0, 0)
+    measured = {one.strategy for one in known.shard if one.precision == "int8"}
+    chosen = [one for one in known.in_float if one.strategy in measured]
+    return integer_variants(loaded, chosen, known.target)
 
 
 def _finite(report: PlanReport) -> PlanReport:

@@ -1,7 +1,9 @@
 """Build a bundle: load, cost, cut, fold, split, prove, write.
 
 In: a trained model and a fleet.  Out: a bundle folder, or an error and nothing at all.
-A bundle is written only after its shards, in a chain, gave the numbers of the whole model.
+A bundle is written only after its shards, in a chain, gave the numbers of the whole model. Where
+shards are lowered (int8, fp16), the whole is the lowered model; how far that is from the float one
+is measured and written down.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,24 +11,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
+import onnx
+
 from edgekit.builder.fold.onnx_fold import FoldReport
 from edgekit.builder.fuse import Fused, fuse
 from edgekit.builder.load import LoadedModel, load_model
+from edgekit.builder.lowered import Shipment, float_shipment, lowered_shipment
 from edgekit.builder.probe import seeded_inputs, to_bytes
-from edgekit.builder.split import shard_weight_bytes, split_model
+from edgekit.builder.quantize.shard_order import Lowering
+from edgekit.builder.quantize.shard_report import LoweringReport
+from edgekit.builder.split import shard_weight_bytes, stored_weight_bytes
 from edgekit.builder.verify import VerifyReport, random_labelled, verify_chain
 from edgekit.bundle.bundle import Bundle, shard_path, write_bundle
 from edgekit.bundle.chain import run_chain
 from edgekit.bundle.golden import MAX_GOLDEN_BYTES, Golden, golden_to_bytes
 from edgekit.errors import PlanError
-from edgekit.planner.cuts import partition
 from edgekit.runtime.ort import OrtSession
+from edgekit.spec.agent_config import Optimization
+from edgekit.spec.base import to_json
 from edgekit.spec.card import ModelCard
 from edgekit.spec.fleet import Fleet
 from edgekit.spec.fusion import FusionRule
-from edgekit.spec.plan import BlockFusion, Placement, Plan
+from edgekit.spec.plan import BlockFusion, Cut, Placement, Plan
 from edgekit.spec.profile import Precision
-from edgekit.spec.tensors import TensorSpec
+from edgekit.spec.tensors import Array, TensorSpec
 from edgekit.spec.workload import Workload
 
 _SEEDS = (0, 1, 2)
@@ -38,8 +47,11 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
 CardFor = Callable[[LoadedModel], ModelCard | None]
 """Finds the model card once inputs and outputs are known."""
-Check = Callable[[Plan, Workload, Sequence[bytes]], None]
-"""Raises if the shards, as they turned out, are not acceptable."""
+LoweringFor = Callable[[LoadedModel, ModelCard | None], Lowering]
+"""What the shards are to become, once inputs and card are known."""
+Check = Callable[[Plan, Workload, Sequence[Sequence[int]], Sequence[bytes]], None]
+"""Raises if the shards, as they turned out, are not acceptable: each by the positions of its
+operators in the workload, and by its file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +64,8 @@ class BuildResult:
     """How blocks were folded; None if there was none, or nothing was to be folded."""
     report: VerifyReport
     notes: tuple[str, ...]
+    lowering: LoweringReport | None = None
+    """What became of precisions and codecs; None if none were asked for."""
 
 
 def build_bundle(
@@ -65,6 +79,7 @@ def build_bundle(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     model_sha256: str = "",
     check: Check | None = None,
+    lowering: Lowering | LoweringFor | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> BuildResult:
@@ -72,8 +87,9 @@ def build_bundle(
 
     ``rule`` is what ``planner.balance.choose_cuts`` takes, ``fusion`` what ``builder.fuse.fuse``
     takes; ``card`` a card, or a function that finds one. ``model_sha256``: the model that it must
-    be, where a plan says so. ``check`` may refuse the proved shards before they are written. Same
-    input, same bytes (golden vectors: on the same kind of processor).
+    be, where a plan says so. ``check`` may refuse the proved shards before they are written.
+    ``lowering``: precisions and codecs, or a function that says them. Same input, same bytes
+    (golden vectors: on the same kind of processor; with ``lowering`` the report holds times).
     Raises: ConfigError, ModelError or PlanError; then nothing was written.
     """
     say = progress or (lambda text, done, total: None)
@@ -85,25 +101,47 @@ def build_bundle(
     loaded = load_model(model_path, input_shapes=input_shapes)
     _refuse_other_model(loaded, model_sha256)
     found = card(loaded) if callable(card) else card
+    asked = lowering(loaded, found) if callable(lowering) else lowering
     step(1)
     fused = fuse(loaded, fleet, rule, fusion)
-    plan = plan_for(fused, fleet, rule)
     step(2)
-    shards = [to_bytes(shard) for shard in split_model(fused.model, fused.workload, fused.cuts)]
+    if asked is None:
+        shipment = float_shipment(loaded, fused)
+    else:
+        shipment = lowered_shipment(loaded, fused, fleet, asked, say)
+    plan = plan_for(fused, fleet, rule, shipment)
+    shards = [to_bytes(shard) for shard in shipment.shards]
     step(3)
-    report, golden = _prove(loaded, plan, shards)
+    report, golden = _prove(loaded.inputs, plan, shipment)
     if check is not None:
-        check(plan, fused.workload, shards)
+        check(plan, shipment.workload, shipment.parts, shards)
     step(4)
-    bundle = write_bundle(out, plan=plan, shards=shards, card=found, golden=golden, force=force)
+    lowered = _with_proof(shipment.report, report)
+    bundle = write_bundle(
+        out,
+        plan=plan,
+        shards=shards,
+        card=found,
+        golden=golden,
+        report=to_json(lowered) if lowered else None,
+        force=force,
+    )
     say("done", len(_STEPS), len(_STEPS))
     return BuildResult(
         bundle=bundle,
-        workload=fused.workload,
+        workload=shipment.workload,
         folded=fused.report,
         report=report,
         notes=loaded.notes,
+        lowering=lowered,
     )
+
+
+def _with_proof(lowered: LoweringReport | None, proof: VerifyReport) -> LoweringReport | None:
+    if lowered is None:
+        return None
+    equal, compared = proof.bit_equal(proof.exact_level)
+    return msgspec.structs.replace(lowered, outputs_compared=compared, bit_equal=equal)
 
 
 def _refuse_other_model(loaded: LoadedModel, model_sha256: str) -> None:
@@ -115,11 +153,11 @@ def _refuse_other_model(loaded: LoadedModel, model_sha256: str) -> None:
         )
 
 
-def plan_for(fused: Fused, fleet: Fleet, rule: str | Sequence[str]) -> Plan:
+def plan_for(fused: Fused, fleet: Fleet, rule: str | Sequence[str], shipment: Shipment) -> Plan:
     """The plan that runs the shards between the cuts on the first devices of ``fleet``."""
-    loaded, workload, cuts = fused.model, fused.workload, fused.cuts
-    entering = [loaded.inputs, *(cut.tensors for cut in cuts)]
-    leaving = [*(cut.tensors for cut in cuts), loaded.outputs]
+    loaded, workload = fused.model, shipment.workload
+    entering = [loaded.inputs, *(cut.tensors for cut in shipment.sent)]
+    leaving = [*(cut.tensors for cut in shipment.sent), loaded.outputs]
     placements = tuple(
         Placement(
             device=fleet.device[index].name,
@@ -127,14 +165,18 @@ def plan_for(fused: Fused, fleet: Fleet, rule: str | Sequence[str]) -> Plan:
             inputs=entering[index],
             outputs=leaving[index],
             work_flop=sum(workload.ops[op].work_flop for op in ops),
-            weight_bytes=shard_weight_bytes(loaded, ops),
-            precision=_precision([workload.ops[op].op_type for op in ops]),
+            weight_bytes=shard_weight_bytes(loaded, ops)
+            if shipment.report is None
+            else stored_weight_bytes(shipment.shards[index]),
+            precision=shipment.precisions[index]
+            if shipment.precisions
+            else _precision([workload.ops[op].op_type for op in ops]),
             fusion=tuple(
                 BlockFusion(block=name, strategy=str(strategy))
                 for name, strategy in fused.strategies[index].items()
             ),
         )
-        for index, ops in enumerate(partition(workload, cuts))
+        for index, ops in enumerate(shipment.parts)
     )
     named = rule if isinstance(rule, str) else rule[0] if len(rule) == 1 else ""
     return Plan(
@@ -142,9 +184,10 @@ def plan_for(fused: Fused, fleet: Fleet, rule: str | Sequence[str]) -> Plan:
         model_sha256=loaded.source_sha256,
         rule=named if named in {"auto", "none"} else "given",
         placements=placements,
-        cuts=tuple(cuts),
+        cuts=shipment.sent,
         model_inputs=loaded.inputs,
         model_outputs=loaded.outputs,
+        codecs=shipment.codecs,
     )
 
 
@@ -153,34 +196,46 @@ def _precision(op_types: Sequence[str]) -> Precision:
     return "int8" if is_integer else "fp32"
 
 
-def leaving_names(plan: Plan) -> list[tuple[str, ...]]:
-    """Names of what leaves each device of ``plan``, the model outputs last."""
-    return [
-        *(cut.names for cut in plan.cuts),
-        tuple(spec.name for spec in plan.model_outputs),
-    ]
+def leaving_names(cuts: Sequence[Cut], outputs: Sequence[TensorSpec]) -> list[tuple[str, ...]]:
+    """Names of what leaves each device at ``cuts``, the model outputs last."""
+    return [*(cut.names for cut in cuts), tuple(spec.name for spec in outputs)]
 
 
 def _prove(
-    loaded: LoadedModel, plan: Plan, shards: Sequence[bytes]
+    inputs: tuple[TensorSpec, ...], plan: Plan, shipment: Shipment
 ) -> tuple[VerifyReport, list[bytes]]:
-    """Verify the shards as files on random inputs; golden vectors from the first of them."""
+    """Verify the exact shards as files on random inputs; golden vectors of those that ship."""
     with TemporaryDirectory(prefix="edgekit-") as folder:
-        paths = [Path(folder) / f"shard-{index}.onnx" for index in range(len(shards))]
-        for path, data in zip(paths, shards, strict=True):
-            path.write_bytes(data)
         report = verify_chain(
-            loaded, paths, leaving_names(plan), random_labelled(loaded.inputs, _SEEDS)
+            shipment.whole,
+            _files(Path(folder) / "exact", shipment.exact),
+            leaving_names(shipment.cuts, plan.model_outputs),
+            random_labelled(inputs, _SEEDS),
+            levels=shipment.levels,
+            noise_limits=shipment.noise_limits,
         )
         report.raise_if_bad()
-        return report, _golden(loaded.inputs, plan, paths)
+        paths = _files(Path(folder) / "shipped", shipment.shards)
+        given = shipment.sample or seeded_inputs(inputs, _SEEDS[0])
+        return report, _golden(given, plan, paths, shipment.levels[0])
 
 
-def _golden(inputs: tuple[TensorSpec, ...], plan: Plan, paths: Sequence[Path]) -> list[bytes]:
+def _files(folder: Path, shards: Sequence[onnx.ModelProto]) -> list[Path]:
+    folder.mkdir()
+    paths = [folder / f"shard-{index}.onnx" for index in range(len(shards))]
+    for path, shard in zip(paths, shards, strict=True):
+        path.write_bytes(to_bytes(shard))
+    return paths
+
+
+def _golden(
+    inputs: Mapping[str, Array], plan: Plan, paths: Sequence[Path], level: Optimization
+) -> list[bytes]:
     """Self-test vectors of every shard, or none if they are large together."""
-    sessions = [OrtSession(path, optimization="extended") for path in paths]
+    sessions = [OrtSession(path, optimization=level) for path in paths]
     vectors = []
-    chain = run_chain(sessions, leaving_names(plan), seeded_inputs(inputs, _SEEDS[0]))
+    leaving = leaving_names(plan.cuts, plan.model_outputs)
+    chain = run_chain(sessions, leaving, inputs)
     for session, (entered, left) in zip(sessions, chain, strict=True):
         reads = {spec.name: entered[spec.name] for spec in session.inputs}
         makes = {spec.name: left[spec.name] for spec in session.outputs}

@@ -1,17 +1,21 @@
-"""What a plan asks of a build: which devices in which order, where to cut, which strategies.
+"""What a plan asks of a build: which devices in which order, where to cut, which strategies,
+precisions and codecs.
 
 In:  a PlanReport and the fleet that it was made for.  Out: a Recipe that ``build_bundle`` follows.
-Pure. A bundle is one pipeline in fp32, so a farm of several cannot be one bundle.
+Pure. A bundle is one pipeline, so a farm of several cannot be one bundle.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
 
-from edgekit.errors import PlanError
+from edgekit.errors import ConfigError, PlanError
+from edgekit.spec.codec import CodecRequest, parse_request
 from edgekit.spec.fleet import Fleet
 from edgekit.spec.fusion import FusionRule, parse_strategy
-from edgekit.spec.planning import Candidate, PlanReport
+from edgekit.spec.planning import QDQ_NAME, Candidate, PlanReport
+from edgekit.spec.profile import Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +29,10 @@ class Recipe:
     fusion: tuple[FusionRule, ...]
     model_sha256: str
     notes: tuple[str, ...]
+    precision: Mapping[str, Precision]
+    """By device."""
+    codecs: tuple[CodecRequest, ...]
+    """Of each cut; empty: everything crosses as it is."""
 
 
 def recipe_of(report: PlanReport, fleet: Fleet, *, choice: int = 0) -> Recipe:
@@ -60,6 +68,10 @@ def recipe_of(report: PlanReport, fleet: Fleet, *, choice: int = 0) -> Recipe:
         ),
         model_sha256=report.model_sha256,
         notes=_notes(candidate, fleet),
+        precision={
+            stage.device: stage.precision for stage in candidate.stages if stage.precision != "fp32"
+        },
+        codecs=_codecs(candidate),
     )
 
 
@@ -87,18 +99,32 @@ def _check_buildable(candidate: Candidate) -> None:
             "one pipeline",
             hint="build one of its alternatives with --choice and its number",
         )
-    for stage in candidate.stages:
-        if stage.precision != "fp32":
+
+
+def _codecs(candidate: Candidate) -> tuple[CodecRequest, ...]:
+    """One for each cut. "qdq" are the integers of an int8 shard as they are, packed or not.
+
+    Raises: PlanError for one that no build knows, or if the cuts and hops do not match.
+    """
+    sent = [hop for hop in candidate.hops if hop.carries == "activations"]
+    if len(sent) != len(candidate.stages) - 1:
+        raise PlanError(
+            f"this plan sends activations over {len(sent)} hops between "
+            f"{len(candidate.stages)} shards",
+            hint="run edgekit plan again",
+        )
+    codecs = []
+    for hop in sent:
+        name, plus, packing = hop.codec.partition("+")
+        try:
+            codecs.append(parse_request(f"fp32{plus}{packing}" if name == QDQ_NAME else hop.codec))
+        except ConfigError as error:
             raise PlanError(
-                f"this plan runs {stage.device} in {stage.precision}, which a build cannot make",
-                hint="plan with --max-accuracy-drop 0",
-            )
-    for hop in candidate.hops:
-        if hop.carries == "activations" and hop.codec != "fp32":
-            raise PlanError(
-                f"this plan sends activations as {hop.codec}, which a build cannot make",
-                hint="plan with --max-accuracy-drop 0",
-            )
+                f"this plan sends activations from {hop.source} to {hop.target} as {hop.codec!r}, "
+                f"which a build cannot make: {error.what}",
+                hint="run edgekit plan again",
+            ) from None
+    return () if all(codec == CodecRequest() for codec in codecs) else tuple(codecs)
 
 
 def _notes(candidate: Candidate, fleet: Fleet) -> tuple[str, ...]:

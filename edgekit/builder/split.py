@@ -9,6 +9,7 @@ that merely passes through a device is carried by whoever chains the shards (``b
 from collections.abc import Sequence
 
 import onnx
+import onnx.numpy_helper
 
 from edgekit.builder.load import LoadedModel
 from edgekit.builder.normalize import value_info
@@ -36,6 +37,11 @@ def shard_weight_bytes(loaded: LoadedModel, ops: Sequence[int]) -> int:
     nodes = loaded.proto.graph.node
     read = {name for op in ops for name in nodes[loaded.parts.activation_nodes[op]].input}
     return sum(spec.nbytes for name, spec in loaded.constants.items() if name in read)
+
+
+def stored_weight_bytes(shard: onnx.ModelProto) -> int:
+    """Bytes of the weights in the file of ``shard``: integers are counted as integers."""
+    return sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in shard.graph.initializer)
 
 
 def _shard(

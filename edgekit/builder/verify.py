@@ -8,16 +8,22 @@ differently. The promise, checked at both: at most 1e-5 of the output's range.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
+import numpy as np
+
 from edgekit.builder.compare import MAX_RELATIVE_ERROR, differences
 from edgekit.builder.load import LoadedModel, load_model
 from edgekit.builder.probe import seeded_inputs, to_bytes
-from edgekit.bundle.bundle import Bundle
+from edgekit.builder.quantize.recipes import recipe_for
+from edgekit.builder.quantize.targets import level_here
+from edgekit.bundle.bundle import REPORT_PATH, Bundle
 from edgekit.bundle.chain import leaving_of, run_chain
 from edgekit.errors import ConfigError, ModelError, TrustError
 from edgekit.runtime.ort import OrtSession
@@ -30,6 +36,8 @@ from edgekit.vision.sources import EndOfSource, open_source
 logger = logging.getLogger(__name__)
 
 LEVELS: tuple[Optimization, ...] = ("extended", "all")
+_MARGIN = 2.0
+"""Of what a build found on its frames: others may be somewhat worse."""
 LabelledInput = tuple[str, dict[str, Array]]
 """What kind of input it is ("random", "frame"), and the tensors."""
 Progress = Callable[[str, int, int], None]
@@ -46,11 +54,24 @@ class OutputCheck:
     compared_count: int
     bit_equal_count: int
     max_relative_error: float
+    noise: float = 0.0
+    """Root of the energy of all errors over that of all values: what rounding is measured by."""
+    noise_limit: float | None = None
+    """Where integers stand for floats, noise is limited; else the largest error, to 1e-5."""
 
     @property
     def is_within_limit(self) -> bool:
         """False also for a NaN."""
+        if self.noise_limit is not None:
+            return self.noise <= self.noise_limit
         return self.max_relative_error <= MAX_RELATIVE_ERROR
+
+    @property
+    def said(self) -> str:
+        """What was found and what is allowed."""
+        if self.noise_limit is not None:
+            return f"noise {self.noise:.2g} of signal, the limit is {self.noise_limit:.2g}"
+        return f"{self.max_relative_error:.1e} of its range, the limit is {MAX_RELATIVE_ERROR:.0e}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +87,12 @@ class VerifyReport:
         """Whether every output stayed within the limit (and something was compared at all)."""
         return bool(self.checks) and all(check.is_within_limit for check in self.checks)
 
+    @property
+    def exact_level(self) -> str:
+        """The level at which whole and split see the same kernels: "extended" if it was tried."""
+        levels = [check.level for check in self.checks]
+        return "extended" if "extended" in levels or not levels else levels[0]
+
     def worst(self, level: str) -> float:
         """Largest relative error at ``level``."""
         return max(
@@ -80,6 +107,19 @@ class VerifyReport:
             sum(check.compared_count for check in chosen),
         )
 
+    @property
+    def said(self) -> str:
+        """Both levels in a sentence."""
+        level = self.exact_level
+        equal, compared = self.bit_equal(level)
+        text = (
+            f"{equal} of {compared} outputs bit-equal at level {level}; "
+            f"largest relative error {self.worst(level):.1e} there"
+        )
+        if level != "all" and any(check.level == "all" for check in self.checks):
+            text += f", {self.worst('all'):.1e} at level all"
+        return text
+
     def raise_if_bad(self) -> None:
         """Raises: ModelError naming the output that is farthest off."""
         if self.is_ok:
@@ -89,9 +129,8 @@ class VerifyReport:
             raise ModelError("nothing was compared", hint="give at least one frame")
         worst = max(bad, key=lambda check: check.max_relative_error)
         raise ModelError(
-            f"output {worst.output!r} of the chained shards is {worst.max_relative_error:.1e} of "
-            f"its range away from the whole model ({worst.kind} input, level {worst.level}); "
-            f"the limit is {MAX_RELATIVE_ERROR:.0e}",
+            f"output {worst.output!r} of the chained shards is away from the whole model by "
+            f"{worst.said} ({worst.kind} input, level {worst.level})",
             hint="choose another --cut, and report this model",
         )
 
@@ -101,6 +140,15 @@ class _Tally:
     compared_count: int = 0
     bit_equal_count: int = 0
     max_relative_error: float = 0.0
+    error_energy: float = 0.0
+    energy: float = 0.0
+
+    @property
+    def noise(self) -> float:
+        """Errors over values; infinite if there are errors and no values."""
+        if self.error_energy == 0:
+            return 0.0
+        return math.sqrt(self.error_energy / self.energy) if self.energy else math.inf
 
 
 @dataclass(slots=True)
@@ -108,6 +156,7 @@ class _Tallies:
     """Sums up the comparisons of one level."""
 
     level: str
+    noise_limit: float | None = None
     by_key: dict[tuple[str, str], _Tally] = field(default_factory=dict)
 
     def add(self, kind: str, want: dict[str, Array], got: dict[str, Array]) -> None:
@@ -116,6 +165,10 @@ class _Tallies:
             tally.compared_count += 1
             tally.bit_equal_count += found.bit_equal
             tally.max_relative_error = max(tally.max_relative_error, found.relative_error)
+            if name in got and got[name].shape == want[name].shape:
+                exact = want[name].astype(np.float64)
+                tally.energy += float((exact**2).sum())
+                tally.error_energy += float(((got[name] - exact) ** 2).sum())
 
     def checks(self) -> list[OutputCheck]:
         return [
@@ -126,6 +179,8 @@ class _Tallies:
                 compared_count=tally.compared_count,
                 bit_equal_count=tally.bit_equal_count,
                 max_relative_error=tally.max_relative_error,
+                noise=tally.noise,
+                noise_limit=self.noise_limit,
             )
             for (kind, name), tally in self.by_key.items()
         ]
@@ -144,12 +199,14 @@ def verify_chain(
     *,
     levels: Sequence[Optimization] = LEVELS,
     original: Path | None = None,
+    noise_limits: Mapping[Optimization, float] | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
     """Compare the whole model with the chain of ``shards`` on every one of ``inputs``.
 
     ``leaving`` names the tensors that leave each device, the model outputs last. The whole is the
-    normalised model, or the file ``original``.
+    normalised model, or the file ``original``. ``noise_limits``: levels
+    at which noise is limited, not the largest error.
     Returns: the report; call its ``raise_if_bad`` to refuse.
     """
     checks: list[OutputCheck] = []
@@ -158,7 +215,7 @@ def verify_chain(
         for level in levels:
             whole = OrtSession(original or normalised, optimization=level)
             chain = [OrtSession(path, optimization=level) for path in shards]
-            tallies = _Tallies(level)
+            tallies = _Tallies(level, (noise_limits or {}).get(level))
             for kind, tensors in inputs:
                 *_, (_, got) = run_chain(chain, leaving, tensors)
                 tallies.add(kind, whole.run(tensors), got)
@@ -220,7 +277,8 @@ def verify_bundle(
     """Compare ``bundle`` with the model it was built from, on random input and on real frames.
 
     The whole is the file itself where the runtime loads it as it is (else, as for .pt, its
-    normalised form). Open dimensions are fixed as the bundle's plan says.
+    normalised form). Open dimensions are fixed as the bundle's plan says. Shards that were lowered
+    may have twice the noise that the build found and wrote down; codecs are not part of it.
     Raises: TrustError if the bundle was built from another file; ConfigError if frames are asked
     for and the bundle has no card. Whether the numbers agree is in the report.
     """
@@ -242,9 +300,38 @@ def verify_bundle(
         inputs += frame_inputs(source, bundle.card, loaded.inputs, frame_count=frame_count)
     shards = [bundle.shard(index) for index in range(len(bundle.plan.placements))]
     leaving = [[spec.name for spec in leaving_of(bundle.plan, i)] for i in range(len(shards))]
+    levels, noise_limits = _levels_of(bundle)
     return verify_chain(
-        loaded, shards, leaving, inputs, original=_runnable(model_path), progress=progress
-    )
+        loaded, shards, leaving, inputs, levels=levels, original=_runnable(model_path),
+        noise_limits=noise_limits, progress=progress,
+    )  # fmt: skip
+
+
+def _levels_of(
+    bundle: Bundle,
+) -> tuple[Sequence[Optimization], Mapping[Optimization, float] | None]:
+    """At which levels to compare, and how much noise outputs may have there: None is 1e-5.
+
+    Where shards were lowered, the bundle's own report says. Raises: TrustError if it does not.
+    """
+    is_float = all(placement.precision == "fp32" for placement in bundle.plan.placements)
+    is_folded = any(codec.components for codec in bundle.plan.codecs)
+    has_report = any(entry.path == REPORT_PATH for entry in bundle.manifest.files)
+    if not has_report or not (is_folded or not is_float):
+        return LEVELS, None
+    try:
+        report = msgspec.json.decode(bundle.read(REPORT_PATH))
+        noise = float(report["noise"])
+        targets = [one["target"] for one in report["shards"] if one["precision"] == "int8"]
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+        raise TrustError(
+            f"{REPORT_PATH} in {bundle.folder} does not say how far its shards may be off",
+            hint="build the bundle again",
+        ) from None
+    limit = max(MAX_RELATIVE_ERROR, _MARGIN * noise)
+    is_exact = all(level_here(recipe_for(name)) == "all" for name in targets)
+    levels: tuple[Optimization, ...] = LEVELS if is_exact else ("none",)
+    return levels, dict.fromkeys(levels, limit)
 
 
 def _runnable(model_path: Path) -> Path | None:

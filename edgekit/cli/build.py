@@ -8,14 +8,18 @@ import click
 
 from edgekit.builder.build import BuildResult, build_bundle
 from edgekit.builder.load import LoadedModel
+from edgekit.cli.build_lowering import LoweringOptions, lowering_of, lowering_options
 from edgekit.cli.build_order import given_order, planned_order, refuse_contradiction
+from edgekit.cli.lowering_show import loss_table_shown, show_lowering
 from edgekit.cli.options import fleet_from, parse_inputs
 from edgekit.cli.render import byte_progress, print_json, say, show_facts, show_table, warn
 from edgekit.errors import ConfigError
 from edgekit.spec.card import ModelCard
-from edgekit.spec.plan import Plan
+from edgekit.spec.plan import Cut, Plan
 from edgekit.units import format_bytes, format_count
 from edgekit.vision.cards import resolve_card
+
+_ROOM = 60
 
 
 @click.command("build")
@@ -53,6 +57,7 @@ from edgekit.vision.cards import resolve_card
 )
 @click.option("--input", "inputs", multiple=True, help="NAME=1x3x416x416 for open dimensions.")
 @click.option("--decoder", help="Card for a bare model: yolox, nanodet, …; none: build without.")
+@lowering_options
 @click.option("--force", is_flag=True, help="Replace an older bundle at --out.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
@@ -67,8 +72,11 @@ def command(
     choice: int,
     inputs: tuple[str, ...],
     decoder: str | None,
+    precisions: tuple[str, ...],
+    codecs: tuple[str, ...],
     force: bool,
     as_json: bool,
+    **lowering: Any,
 ) -> None:
     """Cut MODEL (.onnx or .pt) into one shard per device, prove them equal, write a bundle."""
     if (fleet is None) == (devices is None):
@@ -78,10 +86,15 @@ def command(
         )
     devices_of = fleet_from(fleet, devices or "")
     if plan_file is None:
-        order = given_order(devices_of, cuts, strategies, exceptions, choice)
+        order = given_order(
+            devices_of, cuts, strategies, exceptions, choice, precisions=precisions, codecs=codecs
+        )
     else:
-        refuse_contradiction(cuts, strategies, exceptions)
+        refuse_contradiction(cuts, strategies, exceptions, precisions, codecs)
         order = planned_order(plan_file, devices_of, choice)
+    options = LoweringOptions(precision=order.precision, codecs=order.codecs, **lowering)
+    folder = fleet.parent if fleet is not None else Path()
+    lowered = lowering_of(options, order.fleet, folder, decoder)
     found: list[str] = []
 
     def card_for(loaded: LoadedModel) -> ModelCard | None:
@@ -94,7 +107,7 @@ def command(
         found.append(how)
         return card
 
-    with byte_progress(enabled=not as_json) as progress:
+    with byte_progress(enabled=not as_json) as progress, loss_table_shown(as_json=as_json):
         result = build_bundle(
             model,
             fleet=order.fleet,
@@ -105,6 +118,7 @@ def command(
             input_shapes=parse_inputs(inputs),
             model_sha256=order.model_sha256,
             check=order.check,
+            lowering=lowered,
             force=force,
             progress=progress,
         )
@@ -120,7 +134,7 @@ def command(
 
 def _as_json(result: BuildResult, card: str) -> dict[str, Any]:
     plan, report = result.bundle.plan, result.report
-    equal, compared = report.bit_equal("extended")
+    equal, compared = report.bit_equal(report.exact_level)
     return {
         "bundle": str(result.bundle.folder),
         "deployment": result.bundle.deployment_id,
@@ -134,6 +148,7 @@ def _as_json(result: BuildResult, card: str) -> dict[str, Any]:
         ],
         "placements": list(plan.placements),
         "folded": result.folded,
+        "lowering": result.lowering,
         "verified": {
             "outputs_compared": compared,
             "bit_equal": equal,
@@ -146,7 +161,6 @@ def _as_json(result: BuildResult, card: str) -> dict[str, Any]:
 
 def _show(result: BuildResult, card: str) -> None:
     bundle, report = result.bundle, result.report
-    equal, compared = report.bit_equal("extended")
     for note in result.notes:
         say(f"note: {note}")
     show_facts(
@@ -154,12 +168,12 @@ def _show(result: BuildResult, card: str) -> None:
             "bundle": f"{bundle.folder} (deployment {bundle.deployment_id})",
             "card": card,
             "folded": _folded(result),
-            "verified": f"{equal} of {compared} outputs bit-equal at level extended; "
-            f"largest relative error {report.worst('extended'):.1e} there, "
-            f"{report.worst('all'):.1e} at level all (limit 1e-5)",
+            "verified": report.said + (" (limit 1e-5)" if result.lowering is None else ""),
         }
     )
     show_table("shards", ("device", "shard", "work", "share", "weights", "sends on"), _rows(result))
+    if result.lowering is not None:
+        show_lowering(result.lowering)
 
 
 def _folded(result: BuildResult) -> str:
@@ -184,7 +198,13 @@ def _rows(result: BuildResult) -> list[tuple[str, ...]]:
             format_count(placement.work_flop, "flop"),
             f"{placement.work_flop / total:.1%}",
             format_bytes(placement.weight_bytes),
-            f"{cut} ({format_bytes(cut.nbytes)})" if cut is not None else "answers",
+            f"{_short(cut)} ({format_bytes(cut.nbytes)})" if cut is not None else "answers",
         )
         for placement, cut in zip(plan.placements, (*plan.cuts, None), strict=True)
     ]
+
+
+def _short(cut: Cut) -> str:
+    """Its tensors; the first and how many more, where a table has no room for all."""
+    first, *more = cut.names
+    return str(cut) if len(str(cut)) <= _ROOM else f"{first} and {len(more)} more"

@@ -1,17 +1,19 @@
 """What ``edgekit build`` is to make: as its options say, or as a plan does."""
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekit.builder.build import Check
 from edgekit.builder.planned import recipe_of
+from edgekit.builder.quantize.shard_report import Wanted
+from edgekit.cli.build_lowering import parse_codecs, parse_precisions
 from edgekit.cli.options import fusion_rules
 from edgekit.errors import ConfigError, PlanError
-from edgekit.planner.cuts import partition
 from edgekit.profiler.memory import measure_peak_bytes
 from edgekit.spec.base import load
+from edgekit.spec.codec import CodecRequest
 from edgekit.spec.fleet import Device, Fleet
 from edgekit.spec.fusion import FusionRule
 from edgekit.spec.plan import Plan
@@ -30,6 +32,8 @@ class Order:
     model_sha256: str = ""
     check: Check | None = None
     notes: tuple[str, ...] = ()
+    precision: Mapping[str, Wanted] = field(default_factory=dict)
+    codecs: tuple[CodecRequest, ...] = ()
 
 
 def given_order(
@@ -38,23 +42,32 @@ def given_order(
     strategies: tuple[str, ...],
     exceptions: tuple[str, ...],
     choice: int,
+    *,
+    precisions: tuple[str, ...] = (),
+    codecs: tuple[str, ...] = (),
 ) -> Order:
-    """The order that ``--cut``, ``--strategy`` and ``--at`` give.
+    """The order that ``--cut``, ``--strategy``, ``--at``, ``--precision`` and ``--codec`` give.
 
     Raises: ConfigError naming the option that cannot be read, or ``--choice`` without a plan.
     """
     if choice:
         raise ConfigError("--choice chooses from a plan", hint="add --plan plan.json")
     fusion = fusion_rules(strategies, exceptions, fleet)
-    return Order(fleet=fleet, rule=cuts or ("auto",), fusion=fusion)
+    return Order(
+        fleet=fleet,
+        rule=cuts or ("auto",),
+        fusion=fusion,
+        precision=parse_precisions(precisions, fleet),
+        codecs=parse_codecs(codecs),
+    )
 
 
 def refuse_contradiction(*given: tuple[str, ...]) -> None:
-    """Raises: ConfigError if something besides the plan says where to cut or what to fold."""
+    """Raises: ConfigError if something besides the plan says what the plan says."""
     if any(given):
         raise ConfigError(
-            "--plan already says where to cut and what to fold",
-            hint="leave out --cut, --strategy and --at",
+            "--plan already says where to cut, what to fold, and in which precision and codec",
+            hint="leave out --cut, --strategy, --at, --precision and --codec",
         )
 
 
@@ -66,8 +79,10 @@ def planned_order(path: Path, fleet: Fleet, choice: int) -> Order:
     recipe = recipe_of(load(path, PlanReport), fleet, choice=choice)
     limits = {device.name: device for device in fleet.device}
 
-    def check(plan: Plan, workload: Workload, shards: Sequence[bytes]) -> None:
-        for index, ops in enumerate(partition(workload, plan.cuts)):
+    def check(
+        plan: Plan, workload: Workload, parts: Sequence[Sequence[int]], shards: Sequence[bytes]
+    ) -> None:
+        for index, ops in enumerate(parts):
             device = limits[plan.placements[index].device]
             found = exceeded(device, workload, ops, shards[index])
             if found:
@@ -83,6 +98,8 @@ def planned_order(path: Path, fleet: Fleet, choice: int) -> Order:
         model_sha256=recipe.model_sha256,
         check=check,
         notes=recipe.notes,
+        precision=recipe.precision,
+        codecs=recipe.codecs,
     )
 
 

@@ -18,6 +18,7 @@ _VERBS = {
     "inspect": "What is in a model: operators, work, traffic, blocks, legal cuts.",
     "fold": "Fold the branches of a model into fewer convolutions, chosen block by block.",
     "quantize": "A model in int8, written only where it is measured faster and accurate enough.",
+    "accuracy": "What int8, codecs and strategies cost in accuracy, part by part, for the planner.",
     "plan": "How a model should run on a fleet: where to cut it, or not at all, and why.",
     "build": "Turn a model into a bundle: one shard per device, verified.",
     "verify": "Prove again that the shards of a bundle equal the model.",

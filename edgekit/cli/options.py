@@ -85,3 +85,14 @@ def _device(text: str) -> Device:
         raise ConfigError(
             f"--devices: {speed!r} is not a speed", hint="write --devices 2 or camera=1,gateway=4"
         ) from None
+
+
+def float_names(text: str) -> tuple[str, ...]:
+    """``--keep-float``: "auto", "none", or names of operators with or without auto."""
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names or ("none" in names and len(names) > 1):
+        raise ConfigError(
+            f"--keep-float {text!r} is neither auto nor none nor names",
+            hint="write auto, none, NAME,NAME or auto,NAME",
+        )
+    return names

@@ -12,6 +12,7 @@ from edgekit.cli.plan_show import show_answer, show_policies
 from edgekit.cli.render import byte_progress, print_json, say, warn
 from edgekit.errors import ConfigError, PlanError
 from edgekit.planner.explain import explain, say_binding
+from edgekit.spec.accuracy import AccuracyReport, Counting
 from edgekit.spec.base import load, save, write_atomically
 from edgekit.spec.fleet import Device, Fleet
 from edgekit.spec.planning import Goal, Objective
@@ -40,6 +41,20 @@ T = TypeVar("T")
 @click.option(
     "--lambda1", type=float, default=0.0, metavar="S/PP", help="Seconds that one pp is worth."
 )
+@click.option(
+    "--accuracy",
+    "accuracy_file",
+    type=click.Path(path_type=Path),
+    help="Of `edgekit accuracy`: then int8 and lossy codecs are weighed too.",
+)
+@click.option(
+    "--drops",
+    "counting",
+    type=click.Choice(["at-worst", "as-measured"]),
+    default="at-worst",
+    show_default=True,
+    help="Accuracy drops of --accuracy: the upper end of their intervals, or their middle.",
+)
 @click.option("--memory", "--max-ram", "memory", multiple=True, metavar="DEVICE=512MB")
 @click.option("--max-params", multiple=True, metavar="DEVICE=N")
 @click.option("--max-macs", multiple=True, metavar="DEVICE=N")
@@ -64,6 +79,8 @@ T = TypeVar("T")
 def command(
     model: Path,
     fleet_file: Path,
+    accuracy_file: Path | None,
+    counting: Counting,
     memory: tuple[str, ...],
     max_params: tuple[str, ...],
     max_macs: tuple[str, ...],
@@ -96,6 +113,8 @@ def command(
         source_size=_frame_size(source_size),
         image=image,
         video=video,
+        accuracy=load(accuracy_file, AccuracyReport) if accuracy_file else None,
+        counting=counting,
         measure=measure,
         budget_s=measure_seconds,
         with_flips=with_reasons or report_file is not None,

@@ -63,6 +63,8 @@ def _show_head(report: PlanReport) -> None:
             f" (slowest: {slowest_part(chosen)})" if slowest_part(chosen) else ""
         )
         facts["over links"] = f"{format_bytes(chosen.link_bytes)} per frame"
+        if chosen.accuracy_drop_pp or report.goal.max_accuracy_drop_pp:
+            facts["accuracy"] = f"{chosen.accuracy_drop_pp:.2f} pp less than the model as it came"
         if chosen.energy_j is not None:
             facts["energy"] = f"{chosen.energy_j:.3g} J per frame"
     else:

@@ -1,8 +1,6 @@
 """``edgekit quantize``: a model in int8, written only if it is measured faster and accurate."""
 
 import math
-import tempfile
-from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,21 +18,19 @@ from edgekit.builder.quantize import (
     recipe_for,
     target_here,
 )
-from edgekit.builder.quantize.evaluation_sets import class_set, detection_set
 from edgekit.builder.quantize.gate import DEFAULT_MAX_DROP_PP
 from edgekit.builder.quantize.operators import refuse_quantized
-from edgekit.builder.quantize.ranges import CALIBRATORS
-from edgekit.builder.quantize.score import EvaluationSet
-from edgekit.cli.options import parse_inputs
+from edgekit.builder.quantize.ranges import ALL_CALIBRATORS, CALIBRATORS
+from edgekit.builder.quantize.score import AccuracyDrop
+from edgekit.cli.held_out import cards_of, evaluation_set
+from edgekit.cli.lowering_show import show_losses, show_precisions
+from edgekit.cli.options import float_names, parse_inputs
 from edgekit.cli.outputs import check_onnx_out
 from edgekit.cli.render import byte_progress, print_json, say, show_facts, show_table, warn
 from edgekit.errors import ConfigError, PlanError
-from edgekit.spec.base import load, write_atomically
-from edgekit.spec.card import InputCard, ModelCard
+from edgekit.profiler.memory import measure_peak_bytes
+from edgekit.spec.base import write_atomically
 from edgekit.units import format_bytes
-from edgekit.vision.cards import resolve_card
-
-_MOST_ROWS = 12
 
 
 @click.command("quantize")
@@ -48,7 +44,7 @@ _MOST_ROWS = 12
 )
 @click.option(
     "--calibrator",
-    type=click.Choice(("auto", *CALIBRATORS)),
+    type=click.Choice(("auto", *ALL_CALIBRATORS)),
     default="auto",
     show_default=True,
     help="How ranges are found; auto: all, and the one closest to fp32.",
@@ -98,7 +94,7 @@ def command(
     _check_options(out, model, force=force, has_limit=max_drop_pp is not None, held_out=held_out)
     loaded = load_model(model, input_shapes=parse_inputs(inputs))
     refuse_quantized(loaded.proto, loaded.name)
-    card, pixels, how = _cards(loaded, decoder, preprocess)
+    card, pixels, how = cards_of(loaded, decoder, preprocess)
     frames = calibration_frames(source, pixels, image_input(loaded))
     with byte_progress(enabled=not as_json) as progress:
         verdict = quantize_model(
@@ -106,9 +102,11 @@ def command(
             frames,
             recipe_for(target or target_here()),
             calibrators=CALIBRATORS if calibrator == "auto" else (calibrator,),
-            keep_float=_names(keep_float),
-            held_out=_evaluation_set(held_out, loaded, card, pixels),
+            keep_float=float_names(keep_float),
+            card=card,
+            held_out=evaluation_set(held_out, loaded, card, pixels) if held_out else None,
             max_drop_pp=DEFAULT_MAX_DROP_PP if max_drop_pp is None else max_drop_pp,
+            measure_bytes=measure_peak_bytes,
             progress=progress,
         )
     if verdict.precision == "int8":
@@ -139,66 +137,10 @@ def _check_options(
         )
 
 
-def _names(text: str) -> Collection[str]:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    if not names or ("none" in names and len(names) > 1):
-        raise ConfigError(
-            f"--keep-float {text!r} is neither auto nor none nor names",
-            hint="write auto, none, NAME,NAME or auto,NAME",
-        )
-    return names
-
-
-def _cards(
-    loaded: LoadedModel, decoder: str | None, preprocess: Path | None
-) -> tuple[ModelCard | None, InputCard, str]:
-    """The card if there is one, how pixels become the input, and how that was found."""
-    try:
-        card, how = resolve_card(
-            loaded.path, decoder=decoder, inputs=loaded.inputs, outputs=loaded.outputs
-        )
-    except ConfigError as error:
-        if preprocess is None or decoder is not None:
-            raise ConfigError(
-                error.what, hint=f"{error.hint}, or say with --preprocess FILE how pixels are fed"
-            ) from None
-        return None, load(preprocess, InputCard), f"pixels as {preprocess} says"
-    if preprocess is not None:
-        return card, load(preprocess, InputCard), f"{how}; pixels as {preprocess} says"
-    return card, card.input, how
-
-
-def _evaluation_set(
-    text: str | None, loaded: LoadedModel, card: ModelCard | None, pixels: InputCard
-) -> EvaluationSet | None:
-    if text is None:
-        return None
-    kind, _, place = text.partition(":")
-    if kind == "boxes" and place:
-        if card is None:
-            raise ConfigError(
-                f"--evaluate {text} needs a detector, and no card says how to decode this model",
-                hint="name its family with --decoder",
-            )
-        return detection_set(Path(place), card, image_input(loaded))
-    if kind == "classes" and place:
-        with tempfile.TemporaryDirectory(prefix="edgekit-") as cache:
-            return class_set(Path(place), pixels, image_input(loaded), Path(cache))
-    raise ConfigError(
-        f"--evaluate {text!r} names no held-out set", hint="write boxes:DIR or classes:PATH"
-    )
-
-
 def _as_json(
     loaded: LoadedModel, verdict: Verdict, out: Path, target: str, how: str, frame_count: int
 ) -> dict[str, Any]:
     best = verdict.candidate
-    accuracy = None
-    if verdict.drop is not None:
-        accuracy = {
-            key: None if isinstance(value, float) and math.isnan(value) else value
-            for key, value in asdict(verdict.drop).items()
-        }
     return {
         "model": loaded.name,
         "sha256": loaded.source_sha256,
@@ -211,10 +153,14 @@ def _as_json(
         "calibration_frames": frame_count,
         "calibrator": best.calibrator,
         "bias_corrected": best.bias_corrected,
+        "equalized": best.equalized,
         "tried": [
             {
                 "calibrator": one.calibrator,
                 "bias_corrected": one.bias_corrected,
+                "equalized": one.equalized,
+                "agreement": one.agreement,
+                "float_operators": len(one.selection.float),
                 "fidelity_db": one.fidelity_db,
             }
             for one in verdict.tried
@@ -224,11 +170,30 @@ def _as_json(
         "float_s": verdict.float_s,
         "int8_s": verdict.int8_s,
         "speed_up": verdict.speed_up,
-        "accuracy": accuracy,
+        "accuracy": _accuracy(verdict.drop),
+        "precisions": [
+            {
+                "precision": row.precision,
+                "bytes": row.nbytes,
+                "memory_bytes": row.memory_bytes,
+                "s": row.time_s,
+                "accuracy": _accuracy(row.drop),
+            }
+            for row in verdict.rows
+        ],
         "max_drop_pp": verdict.max_drop_pp,
         "integer_operators": len(best.selection.integer),
         "float_operators": [asdict(one) for one in best.selection.float],
         "losses": [asdict(loss) for loss in best.losses],
+    }
+
+
+def _accuracy(drop: AccuracyDrop | None) -> dict[str, Any] | None:
+    if drop is None:
+        return None
+    return {
+        key: None if isinstance(value, float) and math.isnan(value) else value
+        for key, value in asdict(drop).items()
     }
 
 
@@ -239,7 +204,8 @@ def _show(facts: dict[str, Any], verdict: Verdict) -> None:
         "chosen": f"{verdict.precision}; {facts['written'] or 'nothing'} written",
         "target": f"{facts['target']}: {facts['recipe']}",
         "calibrated": f"on {facts['calibration_frames']} frames by {best.calibrator}, "
-        f"biases {'corrected' if best.bias_corrected else 'as they were'} "
+        f"biases {'corrected' if best.bias_corrected else 'as they were'}, "
+        f"layers {'equalised' if best.equalized else 'as they were'} "
         f"({best.fidelity_db:.1f} dB, best of {len(verdict.tried)})",
         "size": f"{format_bytes(large)} in fp32, {format_bytes(small)} in int8",
     }
@@ -257,12 +223,8 @@ def _show(facts: dict[str, Any], verdict: Verdict) -> None:
     show_facts(lines)
     for reason in verdict.reasons:
         warn(f"note: {reason}") if "not known" in reason else say(f"because {reason}")
+    show_precisions(verdict.rows)
     rows = [(one.name, one.op_type, one.reason) for one in best.selection.float]
     show_table(f"{len(rows)} operators in float", ("operator", "type", "why"), rows, left=3)
     if verdict.is_too_inaccurate:
-        table = [
-            (loss.op, loss.op_type, f"{loss.sqnr_db:.1f}", f"{loss.own_db:.1f}")
-            for loss in best.losses[:_MOST_ROWS]
-        ]
-        columns = ("operator", "type", "signal/noise dB", "of its own rounding dB")
-        show_table("what int8 loses, worst first", columns, table, left=2)
+        show_losses(best.losses)

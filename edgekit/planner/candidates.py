@@ -1,4 +1,4 @@
-"""Which cuts are worth pricing: legal in every variant, outside merged kernels, a bounded number.
+"""Which cuts are worth pricing: legal in every variant in floats, outside merged kernels, bounded.
 
 In:  the variants of a model and a bound.  Out: Cuts in order, and what was left out.
 Pure and deterministic. If there are more than the bound, cuts with about the same work above them
@@ -32,8 +32,8 @@ def candidate_cuts(variants: Sequence[Variant], max_cuts: int) -> tuple[tuple[Cu
         notes.append(
             f"cuts of several tensors: the search stopped after {len(outside) + len(inside)}"
         )
-    others = [Dag(variant.workload) for variant in variants[1:]]
-    found = [cut for cut in outside or inside if all(_is_legal(dag, cut) for dag in others)]
+    others = [Dag(one.workload) for one in variants[1:] if one.precision == "fp32"]
+    found = [cut for cut in outside or inside if all(_is_legal(dag, cut.names) for dag in others)]
     if len(found) > max_cuts:
         notes.append(
             f"{len(found)} cuts thinned to {max_cuts}: of those with about the same work above "
@@ -54,10 +54,19 @@ def _searched(workload: Workload) -> tuple[tuple[Cut, ...], tuple[Cut, ...], boo
     return outside, inside, found.is_complete
 
 
-def _is_legal(dag: Dag, cut: Cut) -> bool:
-    if any(name not in dag.tensor_index for name in cut.names):
+def integer_cuts(variant: Variant, cuts: Sequence[Cut]) -> list[tuple[str, ...]]:
+    """What crosses a quantized variant at each of ``cuts``; no names where it cannot be cut so."""
+    dag, found = Dag(variant.workload), []
+    for cut in cuts:
+        names = variant.crossing(cut.names)
+        found.append(names if _is_legal(dag, names) else ())
+    return found
+
+
+def _is_legal(dag: Dag, names: Sequence[str]) -> bool:
+    if any(name not in dag.tensor_index for name in names):
         return False
-    tensors = dag.mask_of(cut.names)
+    tensors = dag.mask_of(list(names))
     ops = dag.closure(tensors)
     return ops not in (0, dag.all_ops) and dag.crossing(ops) == tensors
 

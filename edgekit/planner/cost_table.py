@@ -15,6 +15,13 @@ import numpy as np
 from edgekit.errors import PlanError
 from edgekit.planner.accuracy import drops_pp
 from edgekit.planner.candidates import candidate_cuts
+from edgekit.planner.crossings import (
+    FLOATS,
+    SORTS_OF_INTEGERS,
+    integer_shards,
+    integers_at,
+    names_crossing,
+)
 from edgekit.planner.geometry import Geometry
 from edgekit.planner.memory import ASSUMED, peak_activation_bytes, predict_memory
 from edgekit.planner.scenario import Scenario
@@ -34,6 +41,8 @@ _MAX_STEPS = 4e9
 _MEMORY_MARGIN = 1.25
 """A part of a model takes less memory than all of it, if not always at every moment."""
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+_INTEGER_KERNEL = "QLinear"
+"""Begins the keys of kernels that work on integers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +71,20 @@ class CostTable:
         self.cuts, found = candidate_cuts(scenario.variants, bound)
         self.notes: tuple[str, ...] = (*found, *_assumptions(scenario))
         self.cut_names = tuple(str(cut) for cut in self.cuts)
-        names = [cut.names for cut in self.cuts]
-        self.geometries = tuple(Geometry(one.workload, names) for one in scenario.variants)
-        self.is_shard: Array = np.logical_and.reduce([one.is_shard for one in self.geometries])
+        crossing = names_crossing(scenario.variants, self.cuts)
+        self.geometries = tuple(
+            Geometry(one.workload, names)
+            for one, names in zip(scenario.variants, crossing, strict=True)
+        )
+        self.is_shard: Array = np.logical_and.reduce(
+            [self.geometries[index].is_shard for index in self._indices("fp32")]
+        )
+        """Of the variants in floats; a quantized one may lack some."""
         self._memory: dict[tuple[str, int, int, int], int] = {}
         self._costs: dict[tuple[int, Precision, int], ShardCosts] = {}
         self._kinds: list[tuple[DeviceProfile, str]] = []
+        self._codecs: dict[tuple[str, str, int], Array] = {}
+        """Figures of codecs for every cut, by name of the codec: asked for at every hop."""
         self.options: Mapping[str, tuple[Option, ...]] = {
             device.name: self._options(device) for device in scenario.devices if device.can_run
         }
@@ -106,6 +123,12 @@ class CostTable:
             )
         return found
 
+    def float_geometry(self, strategy: str) -> Geometry:
+        """Of the variant in floats under that strategy."""
+        variants = self.scenario.variants
+        index = next(i for i in self._indices("fp32") if variants[i].strategy == strategy)
+        return self.geometries[index]
+
     # -- shards ------------------------------------------------------------------------------
     def _options(self, device: Device) -> tuple[Option, ...]:
         profile = self.scenario.profiles[device.name]
@@ -113,8 +136,15 @@ class CostTable:
             self._option(device, index, precision)
             for precision in _PRECISIONS
             if profile.roof(precision, device.provider) and self._has_accuracy(precision)
-            for index in range(len(self.geometries))
+            if precision != "int8" or _knows_integers(profile)
+            for index in self._indices(precision)
         )
+
+    def _indices(self, precision: Precision) -> list[int]:
+        """Of the variants that run in that precision; fp16 runs what fp32 does."""
+        wanted = "int8" if precision == "int8" else "fp32"
+        found = [one.precision for one in self.scenario.variants]
+        return [index for index, one in enumerate(found) if one == wanted]
 
     def _has_accuracy(self, precision: Precision) -> bool:
         rows = self.scenario.accuracy.drop
@@ -123,17 +153,20 @@ class CostTable:
     def _option(self, device: Device, index: int, precision: Precision) -> Option:
         geometry, strategy = self.geometries[index], self.scenario.variants[index].strategy
         costs = self._shard_costs(device, index, precision)
-        time_s = np.where(self.is_shard, costs.time_s, np.inf)
+        is_shard = self.is_shard & geometry.is_shard
+        factor = self.scenario.slower.get((device.name, precision), 1.0)
+        time_s = np.where(is_shard, costs.time_s * factor, np.inf)
         is_measured = np.zeros_like(self.is_shard)
         for (name, how, what, after, until), seconds in self.scenario.measured.items():
             if (name, how, what) != (device.name, strategy, precision):
                 continue
             begin, end = self._node(after, at_start=True), self._node(until, at_start=False)
-            if begin is not None and end is not None and self.is_shard[begin, end]:
+            if begin is not None and end is not None and is_shard[begin, end]:
                 time_s[begin, end], is_measured[begin, end] = seconds, True
         drop_pp = drops_pp(
-            self.scenario.accuracy, strategy, precision, geometry.work_flop, self.cut_names
-        )
+            self.scenario.accuracy, strategy, precision, geometry.work_flop, self.cut_names,
+            self.is_shard,
+        )  # fmt: skip
         return Option(
             strategy=strategy,
             precision=precision,
@@ -142,7 +175,9 @@ class CostTable:
             time_s=time_s,
             is_measured=is_measured,
             drop_pp=drop_pp,
-            is_allowed=self._allowed(device, geometry, time_s) & np.isfinite(drop_pp),
+            is_allowed=self._allowed(device, geometry, time_s)
+            & np.isfinite(drop_pp)
+            & integer_shards(self.scenario.variants[index], geometry),
         )
 
     def _shard_costs(self, device: Device, index: int, precision: Precision) -> ShardCosts:
@@ -162,8 +197,7 @@ class CostTable:
         """Trained numbers of a stage."""
         begin = self._node(",".join(stage.after), at_start=True)
         end = self._node(",".join(stage.until), at_start=False)
-        names = [one.strategy for one in self.scenario.variants]
-        count = self.geometries[names.index(stage.strategy)].parameter_count
+        count = self.float_geometry(stage.strategy).parameter_count
         return 0 if begin is None or end is None else int(count[end] - count[begin])
 
     def _node(self, name: str, *, at_start: bool) -> int | None:
@@ -205,7 +239,7 @@ class CostTable:
             ]
         )
         least = known.base_bytes + above[None, :] - above[:, None]
-        ends = [workload.inputs, *(cut.names for cut in self.cuts), workload.outputs]
+        ends = [workload.inputs, *geometry.cuts, workload.outputs]
         crossing = np.array([sum(workload.tensor[one].nbytes for one in names) for names in ends])
         peak = peak_activation_bytes(workload, range(len(workload.ops)))
         running = known.activation_factor * (peak + crossing)[None, :]
@@ -215,7 +249,7 @@ class CostTable:
 
     def _allowed(self, device: Device, geometry: Geometry, time_s: Array) -> Array:
         """Shards within the limits of ``device``."""
-        allowed: Array = self.is_shard.copy()
+        allowed: Array = self.is_shard & geometry.is_shard
         if self.memory_could_bind(device.name):
             limit = self.memory_limit_bytes(device.name)
             least, most = self._memory_bounds(device.name, geometry)
@@ -236,31 +270,62 @@ class CostTable:
 
     # -- hops --------------------------------------------------------------------------------
     @cached_property
-    def _elements(self) -> tuple[Array, Array]:
-        """Per cut: float32 elements, and bytes of everything else, which codecs leave alone."""
-        floats = [
-            sum(one.element_count for one in cut.tensors if one.dtype == "float32")
-            for cut in self.cuts
-        ]
-        others = [
-            sum(one.nbytes for one in cut.tensors if one.dtype != "float32") for cut in self.cuts
-        ]
-        return np.array(floats, float), np.array(others, float)
-
-    def codec_bytes(self, codec: CodecCost) -> Array:
-        """Per cut, the whole bytes that cross under ``codec``."""
-        floats, others = self._elements
-        ratios = [codec.by_cut.get(name, codec.bytes_per_element) for name in self.cut_names]
-        result: Array = np.ceil(floats * np.array(ratios, float)) + others
+    def integer_node(self) -> Array:
+        """Per node, whether integers can cross there: some quantized variant can be cut."""
+        found = [self.geometries[index].has_node for index in self._indices("int8")]
+        result: Array = np.logical_or.reduce([np.zeros(self.node_count, bool), *found])
         return result
 
-    def encode_s(self, codec: CodecCost, device: str) -> Array:
-        """Per cut, the time that coding takes on ``device``; a device of speed 2 takes half."""
-        return self._elements[0] * 4 / (codec.encode_bytes_per_s * self.speed(device))
+    @cached_property
+    def _elements(self) -> dict[int, tuple[Array, Array]]:
+        """By sort of crossing, per cut: elements that codecs rewrite, which are the floats, or what
+        crosses as integers; and bytes of everything else, which they leave alone.
+        """
+        quantized = [
+            (one, geometry.cuts)
+            for one, geometry in zip(self.scenario.variants, self.geometries, strict=True)
+            if one.precision == "int8"
+        ]
+        integers = [integers_at(quantized, at, cut) for at, cut in enumerate(self.cuts)]
+        found = {}
+        for sort in (FLOATS, *SORTS_OF_INTEGERS):
+            coded, others = np.zeros((2, len(self.cuts)))
+            for at, cut in enumerate(self.cuts):
+                for one in cut.tensors:
+                    is_float = sort == FLOATS and one.dtype == "float32"
+                    if is_float or one.name in integers[at][sort]:
+                        coded[at] += one.element_count
+                    else:
+                        others[at] += one.nbytes
+            found[sort] = coded, others
+        return found
 
-    def decode_s(self, codec: CodecCost, device: str) -> Array:
+    def codec_bytes(self, codec: CodecCost, sort: int = FLOATS) -> Array:
+        """Per cut, the whole bytes that cross under ``codec``, a crossing being of that sort."""
+        key = ("bytes", codec.name, sort)
+        if key not in self._codecs:
+            coded, others = self._elements[sort]
+            ratios = [codec.by_cut.get(name, codec.bytes_per_element) for name in self.cut_names]
+            self._codecs[key] = np.ceil(coded * np.array(ratios, float)) + others
+        return self._codecs[key]
+
+    def codec_drop_pp(self, codec: CodecCost) -> Array:
+        """Per cut, the loss of accuracy."""
+        key = ("drop", codec.name, FLOATS)
+        if key not in self._codecs:
+            drops = [codec.drop_at(name) for name in self.cut_names]
+            self._codecs[key] = np.array(drops, float)
+        return self._codecs[key]
+
+    def encode_s(self, codec: CodecCost, device: str, sort: int = FLOATS) -> Array:
+        """Per cut, the time that coding takes on ``device``; a device of speed 2 takes half."""
+        coded = self._elements[sort][0]
+        return coded * 4 / (codec.encode_bytes_per_s * self.speed(device))
+
+    def decode_s(self, codec: CodecCost, device: str, sort: int = FLOATS) -> Array:
         """Per cut, the time that decoding takes on ``device``."""
-        return self._elements[0] * 4 / (codec.decode_bytes_per_s * self.speed(device))
+        coded = self._elements[sort][0]
+        return coded * 4 / (codec.decode_bytes_per_s * self.speed(device))
 
     def speed(self, device: str) -> float:
         """Relative speed, by which coding times scale."""
@@ -272,6 +337,11 @@ def cut_at(table: CostTable, node: int) -> Cut | None:
     return table.cuts[node - 1] if 0 < node < table.node_count - 1 else None
 
 
+def _knows_integers(profile: DeviceProfile) -> bool:
+    """Whether kernels on integers were measured: without, a ceiling alone promises too much."""
+    return any(one.key.startswith(_INTEGER_KERNEL) for one in profile.kernel)
+
+
 def _bound_on_cuts(scenario: Scenario) -> int:
     """As many cuts as keep planning a matter of seconds, at least 10."""
     kinds: dict[str, int] = {}
@@ -281,6 +351,7 @@ def _bound_on_cuts(scenario: Scenario) -> int:
             kinds[name] = kinds.get(name, 0) + 1
     sets = math.prod(count + 1 for count in kinds.values()) * len(kinds)
     by_search = math.isqrt(int(_MAX_STEPS / (sets * (len(scenario.frame_costs) + 1))))
+    by_search //= len(scenario.float_codecs) + 2 * len(scenario.integer_codecs)
     by_lowering = _MAX_CUT_OPS // max(1, len(scenario.reference.ops))
     return max(10, min(_MAX_CUTS, by_lowering, by_search))
 

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from edgekit.errors import PlanError
+from edgekit.planner.cost_table import Option
 from edgekit.planner.ports import Hop, Leg, Ports, waits_s
 from edgekit.spec.tensors import Array
 
@@ -129,21 +130,29 @@ class DenseSearch:
     def fastest(self) -> list[tuple[Array, Array]]:
         """Per kind: seconds of each shard under its fastest admissible option, and which that is.
 
-        Shape (nodes, nodes) each.
+        Shape (1 + ports, ports + 1) each: from the start or a port, to a port or the end.
         """
         found = []
+        count = len(self.ports.nodes) + 1
         for options in self.ports.options:
-            if not options:
-                shape = self.ports.table.is_shard.shape
-                found.append((np.full(shape, np.inf), np.zeros(shape, int)))
-                continue
-            limit = self.ports.goal.max_accuracy_drop_pp
-            times = np.stack([
-                np.where(one.is_allowed & (one.drop_pp <= limit), one.time_s, np.inf)
-                for one in options
-            ])  # fmt: skip
-            found.append((times.min(axis=0), times.argmin(axis=0)))
+            least, which = np.full((count, count), np.inf), np.zeros((count, count), np.int16)
+            for index, option in enumerate(options):
+                limit = self.ports.goal.max_accuracy_drop_pp
+                time_s = self._over_ports(option, option.is_allowed & (option.drop_pp <= limit))
+                is_less = time_s < least
+                least[is_less], which[is_less] = time_s[is_less], index
+            found.append((least, which))
         return found
+
+    def _over_ports(self, option: Option, is_allowed: Array) -> Array:
+        """Seconds of shards under ``option``, shape (1 + ports, ports + 1)."""
+        ports = self.ports
+        begins, ends = [0, *ports.nodes], [*ports.nodes, ports.table.node_count - 1]
+        may_begin = np.append(True, ports.begins(option))
+        may_end = np.append(ports.ends(option), True)
+        time_s = np.where(is_allowed, option.time_s, np.inf)[np.ix_(begins, ends)]
+        result: Array = np.where(may_begin[:, None] & may_end[None, :], time_s, np.inf)
+        return result
 
     @cached_property
     def _busy(self) -> tuple[list[Array], list[Array]]:
@@ -152,17 +161,16 @@ class DenseSearch:
         return [enter for enter, _ in pairs], [stay for _, stay in pairs]
 
     def _busy_with(self, kind: int, time_s: Array) -> tuple[Array, Array]:
-        """Shapes (entries, ports + 1) and (ports, ports + 1); ``time_s`` is (nodes, nodes)."""
-        ports, nodes = self.ports, [*self.ports.nodes, self.ports.table.node_count - 1]
+        """Shapes (entries, ports + 1) and (ports, ports + 1); ``time_s`` as in ``fastest``."""
+        ports = self.ports
         coded_s = np.append(ports.encode_s[kind], 0.0)
-        enter = np.full((self._entries, len(nodes)), np.inf)
+        enter = np.full((self._entries, len(coded_s)), np.inf)
         if kind == ports.source:
-            enter[0] = time_s[0, nodes] + coded_s
+            enter[0] = time_s[0] + coded_s
         else:
             decode_s = ports.entry_decode_s(kind)
-            enter[1:] = decode_s[:, None] + time_s[0, nodes][None, :] + coded_s[None, :]
-        between = time_s[np.ix_(ports.nodes, nodes)]
-        return enter, ports.decode_s[kind][:, None] + between + coded_s[None, :]
+            enter[1:] = decode_s[:, None] + time_s[0][None, :] + coded_s[None, :]
+        return enter, ports.decode_s[kind][:, None] + time_s[1:] + coded_s[None, :]
 
     def busy_values(self) -> Array:
         """Every time that a processor or link could be busy, sorted: all possible intervals."""
@@ -170,7 +178,7 @@ class DenseSearch:
         for kind in self.kinds:
             times = [self.fastest[kind][0]]
             if not ports.is_lossless:
-                times = [one.time_s for one in ports.options[kind]]
+                times = [self._over_ports(one, one.is_allowed) for one in ports.options[kind]]
             for time_s in times:
                 enter, stay = self._busy_with(kind, time_s)
                 parts += [enter.ravel(), stay.ravel()]
@@ -329,10 +337,9 @@ class DenseSearch:
         return Path(value=float(done[at]), entry=at, legs=tuple(legs[::-1]))
 
     def _leg(self, kind: int, after: int | None, until: int) -> Leg:
-        nodes = [*self.ports.nodes, self.ports.table.node_count - 1]
-        begin = 0 if after is None else nodes[after]
-        option = int(self.fastest[kind][1][begin, nodes[until]])
-        return Leg(kind, option, until if until < len(nodes) - 1 else None)
+        begin = 0 if after is None else after + 1
+        option = int(self.fastest[kind][1][begin, until])
+        return Leg(kind, option, until if until < len(self.ports.nodes) else None)
 
 
 @dataclass

@@ -23,6 +23,8 @@ from edgekit.spec.tensors import Array
 Sum = Literal["latency", "drop", "energy"]
 _MAX_LABELS = 3_000_000
 _ROUNDING = 1e-12
+_PRUNED_BY = 8
+"""Whole models that every new label is compared with at once; the rest comes later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ class LabelSearch:
         ports = self.ports
         going_s = np.append(ports.encode_s[kind], 0.0)
         time_s = np.where(option.is_allowed, option.time_s, np.inf)[np.ix_(begin, self._nodes)]
+        time_s[:, ~np.append(ports.ends(option), True)] = np.inf
         busy_s = coming_s[:, None] + time_s + going_s[None, :]
         drop_pp = option.drop_pp[np.ix_(begin, self._nodes)]
         drop_pp = drop_pp + np.append(ports.port_drop_pp, 0.0)[None, :]
@@ -173,20 +176,26 @@ class LabelSearch:
             if hop is None:
                 continue
             arriving = labels.sums + self._hop(hop)[labels.port]
-            alive = np.flatnonzero((arriving <= self._limits).all(axis=1))
-            encoded_s = ports.entry_encode_s[labels.entry[alive]]
-            if kind != ports.source:
-                encoded_s = np.zeros(len(alive))
-            coming_s = ports.decode_s[kind][labels.port[alive]]
-            begin = ports.nodes[labels.port[alive]]
+            fits = (arriving <= self._limits).all(axis=1) & ~_beaten(arriving, self._done)
+            alive = np.flatnonzero(fits)
             for index, option in enumerate(ports.options[kind]):
-                sums = self._shard(kind, option, begin, coming_s, encoded_s)
-                sums += arriving[alive][:, None, :]
-                found.append(self._flat(labels.entry[alive], sums, index, last, alive))
+                chosen = alive[ports.begins(option)[labels.port[alive]]]
+                encoded_s = ports.entry_encode_s[labels.entry[chosen]]
+                if kind != ports.source:
+                    encoded_s = np.zeros(len(chosen))
+                port = labels.port[chosen]
+                sums = self._shard(
+                    kind, option, ports.nodes[port], ports.decode_s[kind][port], encoded_s
+                )
+                sums += arriving[chosen][:, None, :]
+                found.append(self._flat(labels.entry[chosen], sums, index, last, chosen))
         return found
 
     def _flat(self, entry: Array, sums: Array, option: int, last: int, parent: Array) -> Labels:
-        rows, ports = np.nonzero((sums <= self._limits).all(axis=2) & np.isfinite(sums).all(axis=2))
+        fits = (sums <= self._limits).all(axis=2) & np.isfinite(sums).all(axis=2)
+        for known in self._done[:_PRUNED_BY]:
+            fits &= ~(known <= sums).all(axis=2)
+        rows, ports = np.nonzero(fits)
         count = len(rows)
         return Labels(
             entry[rows],

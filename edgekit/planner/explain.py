@@ -16,7 +16,15 @@ from edgekit.planner.wording import (
     why_it_lost,
     why_not,
 )
-from edgekit.spec.planning import Binding, Candidate, HopPlan, PlanReport, Roof, StagePlan
+from edgekit.spec.planning import (
+    QDQ_NAME,
+    Binding,
+    Candidate,
+    HopPlan,
+    PlanReport,
+    Roof,
+    StagePlan,
+)
 from edgekit.units import format_bytes, format_count, format_duration
 
 _ROOFS: dict[Roof, str] = {
@@ -99,7 +107,7 @@ def _stage(stage: StagePlan) -> str:
         f"{stage.precision}: {format_count(stage.work_flop, 'flop')}, "
         f"{format_bytes(stage.traffic_bytes)} of traffic, {intensity:.1f} flop/byte; "
         f"{_ROOFS[stage.roof]}. {format_duration(time.time_s)} ({source}{span}), "
-        f"{format_bytes(stage.memory_bytes)} of memory."
+        f"{format_bytes(stage.memory_bytes)} of memory{_loss(stage.accuracy_drop_pp)}."
     )
 
 
@@ -107,9 +115,22 @@ def _hop(hop: HopPlan) -> str:
     coding = hop.encode_s + hop.decode_s
     return (
         f"{hop.carries.capitalize()} from {hop.source} to {hop.target}: {format_bytes(hop.nbytes)} "
-        f"as {hop.codec} in {format_duration(hop.transfer_s)}, plus {format_duration(hop.delay_s)} "
-        "on the way" + (f" and {format_duration(coding)} of coding" if coding else "") + "."
+        f"as {_form(hop)} in {format_duration(hop.transfer_s)}, plus "
+        f"{format_duration(hop.delay_s)} on the way"
+        + (f" and {format_duration(coding)} of coding" if coding else "")
+        + f"{_loss(hop.accuracy_drop_pp)}."
     )
+
+
+def _form(hop: HopPlan) -> str:
+    """The codec, and what it means where that is not plain."""
+    if hop.codec.partition("+")[0] == QDQ_NAME:
+        return f"the integers of the int8 shard ({hop.codec})"
+    return hop.codec
+
+
+def _loss(drop_pp: float) -> str:
+    return f", {drop_pp:.2f} pp of accuracy lost" if drop_pp else ""
 
 
 def _neighbours(report: PlanReport, chosen: Candidate) -> list[str]:

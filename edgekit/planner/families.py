@@ -33,8 +33,26 @@ def single_devices(
         except PlanError as error:
             refusals.append(Refusal(candidate=text, reason=error.what))
             continue
-        found.append(min(priced, key=rank))
+        best = min(priced, key=rank)
+        found.append(best)
+        refusals += _too_inaccurate(goal, priced, best)
     return found, refusals
+
+
+def _too_inaccurate(goal: Goal, priced: Sequence[Candidate], best: Candidate) -> list[Refusal]:
+    """The quickest way on the same device, if only its accuracy speaks against it."""
+    quickest = min(priced, key=lambda one: one.latency.time_s)
+    limit, lost = goal.max_accuracy_drop_pp, quickest.accuracy_drop_pp
+    if lost <= limit or quickest.latency.time_s >= best.latency.time_s:
+        return []
+    bound = Binding(limit="max_accuracy_drop_pp", asked=limit, best=lost, unit="pp")
+    return [Refusal(candidate=_with_codec(quickest), reason=limit_text(bound))]
+
+
+def _with_codec(candidate: Candidate) -> str:
+    """A label that tells ways to one device apart."""
+    frame = [hop.codec for hop in candidate.hops if hop.carries == "frame"]
+    return label(candidate) + (f" as {frame[0]}" if frame else "")
 
 
 def _ways(table: CostTable, goal: Goal, name: str) -> list[Candidate]:
@@ -84,11 +102,15 @@ def _moved(
     if not all(table.is_shard[a, b] for a, b in pairwise(nodes)):
         return None
     frame = next((hop.codec for hop in chosen.hops if hop.carries == "frame"), None)
+    codecs = [hop.codec for hop in chosen.hops if hop.carries == "activations"]
     steps = [
-        Step(stage.device, until, strategy=stage.strategy, precision=stage.precision)
-        for stage, until in zip(chosen.stages, [*cuts, None], strict=True)
+        Step(stage.device, until, strategy=stage.strategy, precision=stage.precision, codec=codec)
+        for stage, until, codec in zip(chosen.stages, [*cuts, None], [*codecs, None], strict=True)
     ]
-    return price_pipeline(table, goal, steps, frame_codec=frame)
+    try:
+        return price_pipeline(table, goal, steps, frame_codec=frame)
+    except PlanError:  # no integers can cross there
+        return None
 
 
 def refusal(table: CostTable, goal: Goal, candidate: Candidate, why: str) -> Refusal:

@@ -118,8 +118,8 @@ def _first_change(
 
 
 def _kind(candidate: Candidate) -> tuple[object, ...]:
-    """Who does what: a cut that moves along a little makes no other plan."""
+    """Who does what, in which form: a cut that moves along a little makes no other plan."""
     stages = tuple((stage.device, stage.precision) for stage in candidate.stages)
-    frame = tuple(hop.codec for hop in candidate.hops if hop.carries == "frame")
+    codecs = tuple(hop.codec for hop in candidate.hops if hop.carries != "answers")
     members = frozenset(_kind(one) for one in candidate.members)
-    return (candidate.family, stages, frame, members)
+    return (candidate.family, stages, codecs, members)

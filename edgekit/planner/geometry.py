@@ -19,7 +19,8 @@ class Geometry:
     """Sums over operators between nodes. Matrices have shape (nodes, nodes): from, to."""
 
     def __init__(self, workload: Workload, cuts: Sequence[tuple[str, ...]]) -> None:
-        self.workload = workload
+        """A cut without names is one that this variant does not have."""
+        self.workload, self.cuts = workload, tuple(cuts)
         self.dag = Dag(workload)
         self.sets = (
             0,
@@ -27,12 +28,14 @@ class Geometry:
             self.dag.all_ops,
         )
         """Operators above each node, as bit masks."""
+        self.has_node = np.array([True, *map(bool, cuts), True])
         self.above = np.array([self._row(ops) for ops in self.sets])
         """Shape (nodes, operators): 1.0 where the operator lies above."""
         counts = self.above.sum(axis=1)
         self.is_shard = (self.above @ self.above.T == counts[:, None]) & (
             counts[:, None] < counts[None, :]
         )
+        self.is_shard &= self.has_node[:, None] & self.has_node[None, :]
         """Whether the second node lies wholly below the first."""
 
     def _row(self, ops: int) -> Array:

@@ -48,7 +48,44 @@ def joined(
     """``steps`` with every chain that the runtime joins as one; ``leaving`` must exist as it is."""
     if not any(op.op_type in (QUANTIZE, DEQUANTIZE) for _, op in steps):
         return list(steps)
-    return _Joining(steps=steps, fused=fused, tensor=tensor, leaving=leaving).result()
+    once = _rounded_once(steps, fused, leaving)
+    return _Joining(steps=once, fused=fused, tensor=tensor, leaving=leaving).result()
+
+
+def _rounded_once(steps: Sequence[Step], fused: Set[str], leaving: Set[str]) -> list[Step]:
+    """``steps`` without the integers between a layer and its activation.
+
+    The quantizer rounds the layer's results, and those of the activation again; the runtime keeps
+    the second rounding alone, in whose range the activation is contained.
+    Source: ONNX Runtime, DoubleQDQPairsRemover and ReluQuantFusion.
+    """
+    makers = {name: op for _, op in steps for name in op.outputs}
+    readers: dict[str, list[OpCost]] = {}
+    for _, op in steps:
+        for name in op.inputs:
+            readers.setdefault(name, []).append(op)
+    gone: set[str] = set()
+    direct: dict[str, OpCost] = {}
+    for _, op in steps:
+        if op.op_type not in _ACTIVATIONS or not _is_read_once(op.outputs[0], readers, leaving):
+            continue
+        back = makers.get(op.inputs[0])
+        there = makers.get(back.inputs[0]) if back and back.op_type == DEQUANTIZE else None
+        layer = makers.get(there.inputs[0]) if there and there.op_type == QUANTIZE else None
+        if back is None or there is None or layer is None:
+            continue
+        between = (there.inputs[0], there.outputs[0], back.outputs[0])
+        is_joined = f"{QDQ}{layer.op_type}+{op.op_type}" in fused
+        is_rounded = readers[op.outputs[0]][0].op_type == QUANTIZE
+        if is_joined and is_rounded and all(_is_read_once(n, readers, leaving) for n in between):
+            gone.update((there.name, back.name))
+            inputs = (there.inputs[0], *op.inputs[1:])
+            direct[op.name] = msgspec.structs.replace(op, inputs=inputs)
+    return [(at, direct.get(op.name, op)) for at, op in steps if op.name not in gone]
+
+
+def _is_read_once(name: str, readers: Mapping[str, Sequence[OpCost]], leaving: Set[str]) -> bool:
+    return len(readers.get(name, ())) == 1 and name not in leaving
 
 
 @dataclass

@@ -13,7 +13,8 @@ from edgekit.spec.tensors import Array
 def stage_plan(table: CostTable, device: str, option: Option, begin: int, end: int) -> StagePlan:
     """One shard under one option, with everything that is known of it."""
     geometry = option.geometry
-    ops = geometry.ops_between(begin, end)
+    # Operators are counted as the float model has them, without what quantizes.
+    ops = table.float_geometry(option.strategy).ops_between(begin, end)
     after, until = cut_at(table, begin), cut_at(table, end)
     return StagePlan(
         device=device,
@@ -80,22 +81,25 @@ def frame_hop(table: CostTable, source: str, target: str, frame: FrameCost) -> H
 
 
 def activation_hop(
-    table: CostTable, source: str, target: str, codec: CodecCost, node: int
+    table: CostTable, source: str, target: str, codec: CodecCost, node: int, sort: int
 ) -> HopPlan:
-    """What crosses the cut at ``node``. Raises: PlanError if no link joins the two."""
+    """What crosses the cut at ``node``, a crossing of that sort.
+
+    Raises: PlanError if no link joins the two.
+    """
     wire = wire_between(table, source, target)
-    nbytes = int(table.codec_bytes(codec)[node - 1])
+    nbytes = int(table.codec_bytes(codec, sort)[node - 1])
     return HopPlan(
         source=source,
         target=target,
         carries="activations",
         codec=codec.name,
         nbytes=nbytes,
-        encode_s=float(table.encode_s(codec, source)[node - 1]),
+        encode_s=float(table.encode_s(codec, source, sort)[node - 1]),
         transfer_s=nbytes / wire.bytes_per_s,
         delay_s=wire.delay_s,
-        decode_s=float(table.decode_s(codec, target)[node - 1]),
-        accuracy_drop_pp=codec.accuracy_drop_pp,
+        decode_s=float(table.decode_s(codec, target, sort)[node - 1]),
+        accuracy_drop_pp=float(table.codec_drop_pp(codec)[node - 1]),
     )
 
 

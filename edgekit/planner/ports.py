@@ -1,18 +1,20 @@
 """The search space as arrays: devices, ways to enter, ports between them, and what all that costs.
 
 In:  a CostTable and a Goal.  Out: Ports.  Pure.
-A port is a cut with the codec under which it is sent. An entry is how frames reach the first
-device: entry 0 is being the source itself, the others are frame codecs. Devices that differ in
-nothing but their names are one kind, of which there are several: that is exact, and saves much.
+A port is a cut with the codec under which it is sent, and the sort of crossing: shards of floats or
+of integers on either side (``crossings``). An entry is how frames reach the first device: entry 0
+is being the source itself, the others are frame codecs. Devices that differ in nothing but their
+names are one kind, of which there are several: that is exact, and saves much.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgekit.planner.cost_table import CostTable, Option
+from edgekit.planner.crossings import BEGINS, ENDS, FLOATS, SORTS_OF_INTEGERS
 from edgekit.planner.pricing import Step
 from edgekit.spec.planning import CodecCost, FrameCost, Goal
 from edgekit.spec.tensors import Array
@@ -50,12 +52,13 @@ class Ports:
         self.source = self.names.index(source) if source in self.names else None
         limit = goal.max_accuracy_drop_pp
         self.frames = _useful_frames(table.scenario.frame_costs, limit)
-        self.codecs, self.nodes = _useful_codecs(table, limit)
         self.options = [self._admissible(name) for name in self.names]
+        has_integers = any(one.precision == "int8" for some in self.options for one in some)
+        self.codecs, self.nodes, self.sorts = _useful_codecs(table, limit, has_integers)
         self.encode_s = np.array([self._per_port(name, "encode") for name in self.names])
         self.decode_s = np.array([self._per_port(name, "decode") for name in self.names])
-        self.nbytes = self._bytes()
-        self.port_drop_pp = np.array([codec.accuracy_drop_pp for codec in self.codecs])
+        self.nbytes = self._per_codec(table.codec_bytes)
+        self.port_drop_pp = self._per_codec(lambda codec, _: table.codec_drop_pp(codec))
         self.entry_drop_pp = np.array([0.0, *(one.accuracy_drop_pp for one in self.frames)])
         speed = table.speed(source)
         self.entry_encode_s = np.array([0.0, *(one.encode_s / speed for one in self.frames)])
@@ -76,14 +79,26 @@ class Ports:
 
     def _per_port(self, name: str, way: str) -> Array:
         timed = self.table.encode_s if way == "encode" else self.table.decode_s
-        known = {codec.name: timed(codec, name) for codec in self.table.scenario.codecs}
-        pairs = zip(self.codecs, self.nodes, strict=True)
-        return np.array([known[codec.name][node - 1] for codec, node in pairs])
+        return self._per_codec(lambda codec, sort: timed(codec, name, sort))
 
-    def _bytes(self) -> Array:
-        known = {codec.name: self.table.codec_bytes(codec) for codec in self.table.scenario.codecs}
-        pairs = zip(self.codecs, self.nodes, strict=True)
-        return np.array([known[codec.name][node - 1] for codec, node in pairs])
+    def _per_codec(self, figure: Callable[[CodecCost, int], Array]) -> Array:
+        """Per port, from a figure of each codec and sort of crossing for every cut."""
+        known: dict[tuple[str, int], Array] = {}
+        found = []
+        for codec, node, sort in zip(self.codecs, self.nodes, self.sorts, strict=True):
+            key = (codec.name, int(sort))
+            if key not in known:
+                known[key] = figure(codec, int(sort))
+            found.append(known[key][node - 1])
+        return np.array(found, float)
+
+    def begins(self, option: Option) -> Array:
+        """Ports at which a shard under ``option`` may begin."""
+        return np.isin(self.sorts, BEGINS[option.precision == "int8"])
+
+    def ends(self, option: Option) -> Array:
+        """Ports at which a shard under ``option`` may end."""
+        return np.isin(self.sorts, ENDS[option.precision == "int8"])
 
     # -- costs -------------------------------------------------------------------------------
     def hop(self, one: int, other: int) -> Hop | None:
@@ -178,6 +193,7 @@ def _traits(table: CostTable, name: str) -> tuple[object, ...]:
         device.max_ms,
         device.relative_speed,
         measured,
+        {key[1]: factor for key, factor in scenario.slower.items() if key[0] == name},
     )
 
 
@@ -188,22 +204,41 @@ def _useful_frames(frames: Sequence[FrameCost], limit_pp: float) -> list[FrameCo
     return [within[index] for index in _undominated(rows)]
 
 
-def _useful_codecs(table: CostTable, limit_pp: float) -> tuple[list[CodecCost], Array]:
-    """Ports: codec and node of each, in the order of nodes."""
-    codecs = [one for one in table.scenario.codecs if one.accuracy_drop_pp <= limit_pp]
-    sizes = [table.codec_bytes(codec) for codec in codecs]
-    chosen: list[CodecCost] = []
-    nodes: list[int] = []
+def _useful_codecs(
+    table: CostTable, limit_pp: float, has_integers: bool
+) -> tuple[list[CodecCost], Array, Array]:
+    """Ports: codec, node and sort of each, in the order of nodes."""
+    found: list[tuple[CodecCost, int, int]] = []
+    scenario = table.scenario
+    figures = {FLOATS: _Figures(table, scenario.float_codecs, FLOATS)}
+    if has_integers:
+        integers = scenario.integer_codecs
+        figures |= {sort: _Figures(table, integers, sort) for sort in SORTS_OF_INTEGERS}
     for cut in range(len(table.cuts)):
+        for sort, known in figures.items():
+            if sort == FLOATS or table.integer_node[cut + 1]:
+                found += [(one, cut + 1, sort) for one in known.useful(cut, limit_pp)]
+    nodes = np.array([node for _, node, _ in found], int)
+    return [codec for codec, _, _ in found], nodes, np.array([sort for *_, sort in found], int)
+
+
+class _Figures:
+    """What some codecs cost at every cut, in crossings of one sort."""
+
+    def __init__(self, table: CostTable, codecs: Sequence[CodecCost], sort: int) -> None:
+        self._codecs = codecs
+        self._sizes = [table.codec_bytes(codec, sort) for codec in codecs]
+        self._drops = [table.codec_drop_pp(codec) for codec in codecs]
+
+    def useful(self, cut: int, limit_pp: float) -> list[CodecCost]:
+        """Those within the limit that no other beats in everything."""
+        figures = zip(self._codecs, self._sizes, self._drops, strict=True)
+        within = [one for one in figures if one[2][cut] <= limit_pp]
         rows = [
-            (float(size[cut]), 1 / one.encode_bytes_per_s, 1 / one.decode_bytes_per_s,
-             one.accuracy_drop_pp)
-            for one, size in zip(codecs, sizes, strict=True)
-        ]  # fmt: skip
-        for index in _undominated(rows):
-            chosen.append(codecs[index])
-            nodes.append(cut + 1)
-    return chosen, np.array(nodes, int)
+            (float(size[cut]), 1 / one.encode_bytes_per_s, 1 / one.decode_bytes_per_s, drop[cut])
+            for one, size, drop in within
+        ]
+        return [within[index][0] for index in _undominated(rows)]
 
 
 def _undominated(rows: Sequence[tuple[float, ...]]) -> list[int]:

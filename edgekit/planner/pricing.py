@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from edgekit.errors import PlanError
 from edgekit.planner.cost_table import CostTable
+from edgekit.planner.crossings import FLOATS, sort_between
 from edgekit.planner.parts import activation_hop, answer_hop, frame_hop, stage_plan
 from edgekit.planner.shares import Member, member_rates
 from edgekit.spec.planning import Binding, Candidate, Family, Goal, HopPlan, Interval, StagePlan
@@ -61,8 +62,8 @@ def price_pipeline(
     source, sink = table.scenario.fleet.source_name, table.scenario.fleet.sink
     if devices[0] != source:
         hops.append(_frame_hop(table, goal, source, devices[0], frame_codec))
-    for step, target, node in zip(steps, devices[1:], nodes[1:], strict=False):
-        hops.append(_activation_hop(table, goal, step, target, node))
+    for step, other, node in zip(steps, steps[1:], nodes[1:], strict=False):
+        hops.append(_activation_hop(table, goal, step, other, node))
     if sink and devices[-1] != sink:
         hops.append(answer_hop(table, devices[-1], sink))
     return assembled(table, goal, _family(table, devices), stages, hops)
@@ -221,6 +222,11 @@ def _nodes(table: CostTable, steps: Sequence[Step]) -> list[int]:
 def _stage(table: CostTable, step: Step, begin: int, end: int) -> StagePlan:
     options = table.option(step.device, step.strategy, step.precision)
     option = min(options, key=lambda one: (not one.is_allowed[begin, end], one.time_s[begin, end]))
+    if not math.isfinite(option.time_s[begin, end]):
+        raise PlanError(
+            f"there is no shard in {step.precision} between these cuts",
+            hint="cut at tensors that are quantized, or run this shard in fp32",
+        )
     return stage_plan(table, step.device, option, begin, end)
 
 
@@ -238,16 +244,26 @@ def _frame_hop(
     return min(hops, key=lambda hop: (hop.latency_s, hop.nbytes))
 
 
-def _activation_hop(table: CostTable, goal: Goal, step: Step, target: str, node: int) -> HopPlan:
-    codecs = table.scenario.codecs
+def _activation_hop(table: CostTable, goal: Goal, step: Step, other: Step, node: int) -> HopPlan:
+    """Between two shards: where either is of integers, these cross, else floats in some codec."""
+    sort = sort_between(step.precision, other.precision)
+    if sort != FLOATS and not table.integer_node[node]:
+        raise PlanError(
+            f"no integers can cross the cut {table.cut_names[node - 1]}",
+            hint="cut at a tensor that is quantized",
+        )
+    codecs = table.scenario.float_codecs
+    if sort != FLOATS:
+        codecs = table.scenario.integer_codecs
     named = [one for one in codecs if step.codec in (None, one.name)]
     if not named:
         known = ", ".join(one.name for one in codecs)
-        raise PlanError(f"there is no codec {step.codec!r}", hint=f"use one of {known}")
+        between = f"from {step.precision} to {other.precision}"
+        raise PlanError(f"there is no codec {step.codec!r} {between}", hint=f"use one of {known}")
     limit = goal.max_accuracy_drop_pp
-    within = [one for one in named if one.accuracy_drop_pp <= limit] or named
-    hops = [activation_hop(table, step.device, target, one, node) for one in within]
-    return min(hops, key=lambda hop: (hop.latency_s, hop.nbytes))
+    hops = [activation_hop(table, step.device, other.device, one, node, sort) for one in named]
+    within = [hop for hop in hops if hop.accuracy_drop_pp <= limit] or hops
+    return min(within, key=lambda hop: (hop.latency_s, hop.nbytes))
 
 
 def _family(table: CostTable, devices: Sequence[str]) -> Family:

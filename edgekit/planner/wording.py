@@ -6,7 +6,15 @@ In:  Candidates and a Goal.  Out: short texts for tables and sentences.  Pure.
 from collections.abc import Mapping, Sequence
 
 from edgekit.planner.families import label
-from edgekit.spec.planning import Candidate, Goal, HopPlan, Objective, PlanReport, Refusal
+from edgekit.spec.planning import (
+    RAW_FP32,
+    Candidate,
+    Goal,
+    HopPlan,
+    Objective,
+    PlanReport,
+    Refusal,
+)
 from edgekit.units import format_bytes, format_duration
 
 _MOST_NAMES = 1
@@ -24,7 +32,7 @@ OBJECTIVE_NAMES: Mapping[Objective, str] = {
 
 
 def describe(candidate: Candidate) -> str:
-    """Such as "camera until conv5 -> gateway", "gateway, frames as jpeg-90", "camera alone"."""
+    """Such as "camera in int8 until conv5 -> gateway, activations as qdq", "camera alone"."""
     if candidate.members:
         shares = candidate.shares or (0.0,) * len(candidate.members)
         parts = [
@@ -33,24 +41,33 @@ def describe(candidate: Candidate) -> str:
         ]
         return "farm: " + " | ".join(parts)
     if len(candidate.stages) == 1:
-        name = candidate.stages[0].device
+        name = candidate.stages[0].runner
         return f"{name} alone" if not _frame_hop(candidate) else f"{name}, {_framed(candidate)}"
-    parts = [
-        f"{stage.device} until {cut_name(stage.until)}" if stage.until else stage.device
+    parts = [_chain(candidate), _framed(candidate), _coded(candidate)]
+    return ", ".join(part for part in parts if part)
+
+
+def _chain(candidate: Candidate) -> str:
+    """Such as "camera in int8 until conv5 -> gateway"."""
+    return " -> ".join(
+        f"{stage.runner} until {cut_name(stage.until)}" if stage.until else stage.runner
         for stage in candidate.stages
-    ]
-    chain = " -> ".join(parts)
-    return f"{chain}, {_framed(candidate)}" if _frame_hop(candidate) else chain
+    )
+
+
+def _coded(candidate: Candidate) -> str:
+    """How activations cross, unless they all do as they are."""
+    codecs = [hop.codec for hop in candidate.hops if hop.carries == "activations"]
+    if all(codec == RAW_FP32.name for codec in codecs):
+        return ""
+    return f"activations as {', then '.join(codecs)}"
 
 
 def _member(candidate: Candidate) -> str:
     """A member of a farm, briefly: "gateway (jpeg-90)", "camera until conv5 -> gateway"."""
-    hop = _frame_hop(candidate)
-    names = [
-        f"{stage.device} until {cut_name(stage.until)}" if stage.until else stage.device
-        for stage in candidate.stages
-    ]
-    return " -> ".join(names) + (f" ({hop.codec})" if hop else "")
+    codecs = [hop.codec for hop in candidate.hops if hop.carries != "answers"]
+    told = [codec for codec in codecs if codec != RAW_FP32.name]
+    return _chain(candidate) + (f" ({', '.join(told)})" if told else "")
 
 
 def cut_name(names: Sequence[str]) -> str:

@@ -21,6 +21,13 @@ from edgekit.spec.planning import FrameCost
 from edgekit.spec.tensors import Array
 from edgekit.vision.sources import EndOfSource, open_source
 
+_CODECS: tuple[tuple[str, str, list[int]], ...] = (
+    ("png", ".png", []),
+    ("jpeg-90", ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 90]),
+    ("webp-80", ".webp", [cv2.IMWRITE_WEBP_QUALITY, 80]),
+)
+"""Name, suffix and options of what a frame may be sent as."""
+LOSSY = ("jpeg-90", "webp-80")
 _RUNS = 7
 _FRAMES = 5
 """Frames of a video that are tried; their median counts."""
@@ -28,6 +35,7 @@ _SPACING = 20
 _EXPONENT = 1.6
 _MEAN, _DEVIATION, _COLOUR = 115.0, 48.0, 0.12
 _MAX_SIDE_PX = 8192
+_REINSTALL = "reinstall opencv-python"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +95,20 @@ def measure_frame(frame: Array) -> tuple[FrameCost, ...]:
     Raises: DeviceError if this OpenCV lacks a codec's encoder.
     """
     raw = FrameCost(codec="raw", nbytes=frame.nbytes)
-    coded: tuple[tuple[str, str, list[int]], ...] = (
-        ("png", ".png", []),
-        ("jpeg-90", ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 90]),
-        ("webp-80", ".webp", [cv2.IMWRITE_WEBP_QUALITY, 80]),
-    )
-    return (raw, *(_measured(frame, *codec) for codec in coded))
+    return (raw, *(_measured(frame, *codec) for codec in _CODECS))
+
+
+def recoded(frame: Array, codec: str) -> Array:
+    """``frame`` as it arrives when it was sent as ``codec``, one of LOSSY.
+
+    Shapes: (H, W, 3), uint8, BGR, both. Raises: DeviceError if this OpenCV lacks the codec.
+    """
+    suffix, options = next((one[1], one[2]) for one in _CODECS if one[0] == codec)
+    done, data = cv2.imencode(suffix, frame, options)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if done else None
+    if picture is None:
+        raise DeviceError(f"OpenCV {cv2.__version__} cannot write {codec}", hint=_REINSTALL)
+    return np.asarray(picture, np.uint8)
 
 
 def natural_frame(width_px: int, height_px: int, *, seed: int = 0) -> Array:
@@ -119,9 +135,7 @@ def natural_frame(width_px: int, height_px: int, *, seed: int = 0) -> Array:
 def _measured(frame: Array, codec: str, suffix: str, options: Sequence[int]) -> FrameCost:
     done, data = cv2.imencode(suffix, frame, options)
     if not done:
-        raise DeviceError(
-            f"OpenCV {cv2.__version__} cannot write {codec}", hint="reinstall opencv-python"
-        )
+        raise DeviceError(f"OpenCV {cv2.__version__} cannot write {codec}", hint=_REINSTALL)
     return FrameCost(
         codec=codec,
         nbytes=int(data.size),

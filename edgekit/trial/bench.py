@@ -13,14 +13,18 @@ from typing import NamedTuple
 from edgekit.builder.fold.onnx_find import find_blocks
 from edgekit.builder.load import LoadedModel
 from edgekit.builder.plan_inputs import folded_alike
+from edgekit.builder.plan_integers import IntegerVariant
 from edgekit.builder.probe import to_bytes
 from edgekit.builder.split import split_model
 from edgekit.builder.workload import workload_of
+from edgekit.errors import PlanError
 from edgekit.planner.cuts import partition, resolve_cut
+from edgekit.planner.scenario import Variant
 from edgekit.profiler.finalists import time_shards
 from edgekit.runtime.ort import runtime_name
 from edgekit.spec.fusion import parse_strategy
 from edgekit.spec.plan import Cut
+from edgekit.spec.profile import Precision
 from edgekit.spec.workload import Workload
 
 
@@ -32,25 +36,39 @@ class ShardName(NamedTuple):
     """Tensors of the cut that it begins after; empty for the model's input."""
     until: tuple[str, ...]
     """Tensors of the cut that it ends at; empty for the model's output."""
+    precision: Precision = "fp32"
+    """fp32, or int8: then integers cross where they are made; the names are still the floats'."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Folded:
-    """The model under one strategy."""
+    """The model under one strategy, in one precision."""
 
     model: LoadedModel
-    workload: Workload
+    variant: Variant
+
+    @property
+    def workload(self) -> Workload:
+        """Of the variant."""
+        return self.variant.workload
 
 
 class Bench:
     """Splits and runs shards of one model; remembers what it folded and timed."""
 
-    def __init__(self, loaded: LoadedModel, here: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        here: Mapping[str, float],
+        integers: Sequence[IntegerVariant] = (),
+    ) -> None:
         self._loaded = loaded
         self.here = here
         """Devices that are this machine, and how many times slower they are."""
         self._findings = find_blocks(loaded)
-        self._folded: dict[str, _Folded] = {}
+        self._folded: dict[tuple[str, Precision], _Folded] = {
+            (one.variant.strategy, "int8"): _Folded(one.model, one.variant) for one in integers
+        }
         self._times_s: dict[tuple[ShardName, int], float] = {}
 
     @property
@@ -76,7 +94,7 @@ class Bench:
 
     def write(self, shard: ShardName, path: Path) -> Path:
         """Write ``shard`` as an ONNX file at ``path``."""
-        folded = self._under(shard.strategy)
+        folded = self._under(shard)
         cuts, index = self._cuts(shard)
         path.write_bytes(to_bytes(split_model(folded.model, folded.workload, cuts)[index]))
         return path
@@ -84,19 +102,25 @@ class Bench:
     def ops(self, shard: ShardName) -> tuple[Workload, tuple[int, ...]]:
         """The workload of the shard's strategy, and the shard's operators in it."""
         cuts, index = self._cuts(shard)
-        workload = self._under(shard.strategy).workload
+        workload = self._under(shard).workload
         return workload, partition(workload, cuts)[index]
 
     def _cuts(self, shard: ShardName) -> tuple[list[Cut], int]:
         """The cuts around a shard, and its place between them."""
-        workload = self._under(shard.strategy).workload
-        cuts = [resolve_cut(workload, names) for names in (shard.after, shard.until) if names]
-        return cuts, int(bool(shard.after))
+        variant = self._under(shard).variant
+        ends = [variant.crossing(names) for names in (shard.after, shard.until) if names]
+        return [resolve_cut(variant.workload, names) for names in ends], int(bool(shard.after))
 
-    def _under(self, strategy: str) -> _Folded:
-        if strategy not in self._folded:
+    def _under(self, shard: ShardName) -> _Folded:
+        key = (shard.strategy, shard.precision)
+        if key not in self._folded:
+            if shard.precision != "fp32":
+                raise PlanError(
+                    f"the bench has no graph in {shard.precision} under {shard.strategy}",
+                    hint="plan with --measure never",
+                )
             model = self._loaded
             if self._findings.blocks:
-                model = folded_alike(model, self._findings, parse_strategy(strategy))
-            self._folded[strategy] = _Folded(model, workload_of(model))
-        return self._folded[strategy]
+                model = folded_alike(model, self._findings, parse_strategy(shard.strategy))
+            self._folded[key] = _Folded(model, Variant(shard.strategy, workload_of(model)))
+        return self._folded[key]

@@ -89,7 +89,7 @@ def keep_limits(found: Found, goal: Goal, bench: Bench, *, progress: Progress) -
 
 def excesses(device: Device, stage: StagePlan, scenario: Scenario, bench: Bench) -> list[Excess]:
     """The limits of ``device`` that the shard of ``stage`` exceeds, once it is made."""
-    shard = ShardName(stage.strategy, stage.after, stage.until)
+    shard = ShardName(stage.strategy, stage.after, stage.until, stage.precision)
     workload, ops = bench.ops(shard)
     chosen = [workload.ops[position] for position in ops]
     values = [

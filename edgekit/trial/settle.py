@@ -22,6 +22,7 @@ from edgekit.planner.search import plan_with
 from edgekit.planner.what_if import scaled_profile
 from edgekit.spec.plan import Cut
 from edgekit.spec.planning import Candidate, Goal, PlanReport, StagePlan
+from edgekit.spec.profile import Precision
 from edgekit.trial.bench import Bench, ShardName
 
 Measure = Literal["auto", "always", "never"]
@@ -113,13 +114,7 @@ class _Work:
         self._first, self._goal, self._bench = scenario, goal, bench
         self._progress = progress
         self._found = found
-        self._predictors = {
-            name: Predictor(
-                scenario.profiles[name],
-                provider=next(one.provider for one in scenario.devices if one.name == name),
-            )
-            for name in bench.here
-        }
+        self._predictors: dict[tuple[str, Precision], Predictor] = {}
         self._compared: dict[tuple[str, ShardName], Comparison] = {}
 
     def time_finalists(self) -> None:
@@ -132,11 +127,10 @@ class _Work:
         """Prefixes and suffixes at every cut, those near the chosen one first."""
         report = self._found.report
         strategy = _strategy(report) or self._first.variants[0].strategy
-        cuts = _near_first(self._found.table.cuts, report.chosen)
         shards = [
             shard
-            for cut in cuts
-            for shard in (ShardName(strategy, (), cut.names), ShardName(strategy, cut.names, ()))
+            for index in _near_first(self._found.table.cuts, report.chosen)
+            for shard in self._around(strategy, index)
             if self._is_new(shard)
         ]
         for start in range(0, len(shards), _BATCH):
@@ -144,6 +138,17 @@ class _Work:
                 break
             self._progress("time prefixes and suffixes", start, len(shards))
             self._time(shards[start : start + _BATCH])
+
+    def _around(self, strategy: str, index: int) -> Iterator[ShardName]:
+        """Prefix and suffix at a cut, in integers too if the chosen plan has any."""
+        table = self._found.table
+        names = table.cuts[index].names
+        chosen = {one.precision for one in self._stages()}
+        precisions: tuple[Precision, ...] = ("fp32", "int8") if "int8" in chosen else ("fp32",)
+        for precision in precisions:
+            if precision == "fp32" or table.integer_node[index + 1]:
+                yield ShardName(strategy, (), names, precision)
+                yield ShardName(strategy, names, (), precision)
 
     def confirm(self) -> None:
         """Time what the plan now chosen has untimed, and plan again, until nothing is.
@@ -166,8 +171,9 @@ class _Work:
         notes = [
             f"{len({shard for _, shard in self._compared})} shards were timed on this machine "
             f"({self._bench.runtime})",
-            *(f"predictions for {name} are scaled by {ratio:.2f}, the median of "
-              f"measured to predicted" for name, ratio in self._ratios().items()),
+            *(f"predictions for {name}{'' if precision == 'fp32' else f' in {precision}'} are "
+              f"scaled by {ratio:.2f}, the median of measured to predicted"
+              for (name, precision), ratio in self._ratios().items()),
         ]  # fmt: skip
         if timed < len(own):
             notes.append(f"{len(own) - timed} shards of the chosen plan were not timed in time")
@@ -204,7 +210,7 @@ class _Work:
 
     def _compare(self, device: str, shard: ShardName, measured_s: float) -> None:
         workload, ops = self._bench.ops(shard)
-        guess = self._predictors[device].predict(workload, ops)
+        guess = self._predictor(device, shard.precision).predict(workload, ops)
         self._compared[device, shard] = Comparison(
             device=device,
             shard=shard,
@@ -214,29 +220,37 @@ class _Work:
             measured_s=measured_s,
         )
 
-    def _ratios(self) -> Mapping[str, float]:
-        """Measured to predicted, per device; only where enough shards tell."""
-        found: dict[str, list[float]] = defaultdict(list)
+    def _predictor(self, device: str, precision: Precision) -> Predictor:
+        if (device, precision) not in self._predictors:
+            provider = next(one.provider for one in self._first.devices if one.name == device)
+            profile = self._first.profiles[device]
+            made = Predictor(profile, precision=precision, provider=provider)
+            self._predictors[device, precision] = made
+        return self._predictors[device, precision]
+
+    def _ratios(self) -> Mapping[tuple[str, Precision], float]:
+        """Measured to predicted, per device and precision; only where enough shards tell."""
+        found: dict[tuple[str, Precision], list[float]] = defaultdict(list)
         for one in self._compared.values():
-            found[one.device].append(one.measured_s / one.predicted_s)
-        return {
-            name: median(ratios)
-            for name, ratios in found.items()
-            if len(ratios) >= _LEAST_CALIBRATED
-        }
+            found[one.device, one.shard.precision].append(one.measured_s / one.predicted_s)
+        return {key: median(ratios) for key, ratios in found.items()
+                if len(ratios) >= _LEAST_CALIBRATED}  # fmt: skip
 
     def plan_again(self) -> None:
         """With what is known by now."""
-        profiles = dict(self._first.profiles)
-        for name, ratio in self._ratios().items():
-            profiles[name] = scaled_profile(profiles[name], 1 / ratio)
+        profiles, ratios = dict(self._first.profiles), self._ratios()
+        slower: dict[tuple[str, Precision], float] = {}
+        for (name, precision), ratio in ratios.items():
+            if precision == "fp32":
+                profiles[name] = scaled_profile(profiles[name], 1 / ratio)
+            else:
+                slower[name, precision] = ratio / ratios.get((name, "fp32"), 1.0)
         measured: dict[MeasuredKey, float] = {
-            (device, shard.strategy, "fp32", ",".join(shard.after), ",".join(shard.until)): (
-                one.measured_s
-            )
+            (device, shard.strategy, shard.precision, ",".join(shard.after),
+             ",".join(shard.until)): one.measured_s
             for (device, shard), one in self._compared.items()
-        }
-        scenario = replace(self._first, profiles=profiles, measured=measured)
+        }  # fmt: skip
+        scenario = replace(self._first, profiles=profiles, measured=measured, slower=slower)
         self._found = search(scenario, self._goal)
 
 
@@ -250,9 +264,9 @@ def stages_of(candidate: Candidate) -> Iterator[StagePlan]:
 def _shards(candidate: Candidate, bench: Bench) -> list[ShardName]:
     """Those of its shards that this machine can time."""
     return [
-        ShardName(stage.strategy, stage.after, stage.until)
+        ShardName(stage.strategy, stage.after, stage.until, stage.precision)
         for stage in stages_of(candidate)
-        if stage.device in bench.here and stage.precision == "fp32"
+        if stage.device in bench.here and stage.precision != "fp16"
     ]
 
 
@@ -260,8 +274,8 @@ def _strategy(report: PlanReport) -> str:
     return report.chosen.stages[0].strategy if report.chosen and report.chosen.stages else ""
 
 
-def _near_first(cuts: Sequence[Cut], chosen: Candidate | None) -> list[Cut]:
-    """Cuts by their distance in work from where the chosen plan cuts; else in model order."""
+def _near_first(cuts: Sequence[Cut], chosen: Candidate | None) -> list[int]:
+    """Indices of cuts by distance in work from where the chosen plan cuts; else in model order."""
     at = [
         cut.work_flop_before
         for stage in (chosen.stages if chosen else ())
@@ -269,5 +283,9 @@ def _near_first(cuts: Sequence[Cut], chosen: Candidate | None) -> list[Cut]:
         if stage.until and cut.names == stage.until
     ]
     if not at:
-        return list(cuts)
-    return sorted(cuts, key=lambda cut: (abs(cut.work_flop_before - at[0]), cut.op_count_before))
+        return list(range(len(cuts)))
+
+    def distance(index: int) -> tuple[int, int]:
+        return abs(cuts[index].work_flop_before - at[0]), cuts[index].op_count_before
+
+    return sorted(range(len(cuts)), key=distance)

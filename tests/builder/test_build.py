@@ -101,7 +101,7 @@ def test_a_split_that_changes_numbers_is_not_shipped(
     net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exact before fast: the proof runs on every build."""
-    import edgekit.builder.build as module
+    import edgekit.builder.lowered as module
 
     real = module.split_model
 

@@ -8,6 +8,7 @@ import pytest
 from edgekit.builder.planned import recipe_of
 from edgekit.errors import PlanError
 from edgekit.spec.fleet import Device, Fleet, Link
+from edgekit.spec.planning import PlanReport
 from tests.plan_values import alone, candidate, farm, frames, hop, pipeline, plan_report, stage
 
 FLEET = Fleet(
@@ -87,14 +88,42 @@ def test_a_fleet_that_lost_a_device_is_refused_by_its_name() -> None:
         recipe_of(plan_report(), smaller)
 
 
-@pytest.mark.parametrize("what", ["precision", "codec"])
-def test_what_a_build_cannot_make_yet_is_refused(what: str) -> None:
+def lowered(precisions: tuple[str, str], codec: str) -> PlanReport:
     chosen = pipeline()
-    if what == "precision":
-        first = msgspec.structs.replace(chosen.stages[0], precision="int8")
-        chosen = msgspec.structs.replace(chosen, stages=(first, chosen.stages[1]))
-    else:
-        sent = msgspec.structs.replace(chosen.hops[0], codec="uint8")
-        chosen = msgspec.structs.replace(chosen, hops=(sent,))
-    with pytest.raises(PlanError, match="a build cannot make"):
+    stages = tuple(
+        msgspec.structs.replace(one, precision=precision)
+        for one, precision in zip(chosen.stages, precisions, strict=True)
+    )
+    sent = msgspec.structs.replace(chosen.hops[0], codec=codec)
+    return plan_report(chosen=msgspec.structs.replace(chosen, stages=stages, hops=(sent,)))
+
+
+def test_precisions_and_codecs_are_those_of_the_plan() -> None:
+    recipe = recipe_of(lowered(("fp32", "fp16"), "uint8-channel+lz4"), FLEET)
+    assert recipe.precision == {"gateway": "fp16"}
+    assert [one.name for one in recipe.codecs] == ["uint8-channel+lz4"]
+
+
+@pytest.mark.parametrize(
+    ("codec", "names"), [("qdq", []), ("qdq+zstd", ["fp32+zstd"]), ("fp32", [])]
+)
+def test_integers_that_travel_as_they_are_need_no_codec_but_may_be_packed(
+    codec: str, names: list[str]
+) -> None:
+    """Plans call them qdq; on the wire they are what the shard made."""
+    recipe = recipe_of(lowered(("int8", "int8"), codec), FLEET)
+    assert recipe.precision == {"camera": "int8", "gateway": "int8"}
+    assert [one.name for one in recipe.codecs] == names
+
+
+@pytest.mark.parametrize("codec", ["uint4", "qdq+rar", ""])
+def test_a_codec_that_no_build_knows_is_refused_with_the_hop(codec: str) -> None:
+    with pytest.raises(PlanError, match="from camera to gateway as"):
+        recipe_of(lowered(("fp32", "fp32"), codec), FLEET)
+
+
+def test_a_plan_whose_hops_do_not_match_its_shards_is_refused() -> None:
+    """Such a file was edited by hand."""
+    chosen = msgspec.structs.replace(pipeline(), hops=())
+    with pytest.raises(PlanError, match="over 0 hops between 2 shards"):
         recipe_of(plan_report(chosen=chosen), FLEET)

@@ -80,7 +80,7 @@ def test_build_then_verify_tells_how_exact_the_split_is(net: Path, tmp_path: Pat
     for words in ("deployment", "6 of 6 outputs bit-equal", "edge-a", "edge-b", "shards/shard-1"):
         assert words in text
     text = run(verify, out, "--against", net).stdout
-    for words in ("early", "late", "random", "extended", "5 of 5", "10 of 10 comparisons"):
+    for words in ("early", "late", "random", "extended", "5 of 5", "10 of 10 outputs"):
         assert words in text
 
 

@@ -8,11 +8,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgekit.builder.quantize.score import AccuracyDrop
+from edgekit.cli import lowering_show
 from edgekit.cli import quantize as verb
 from edgekit.errors import ConfigError, EdgeKitError, ModelError, PlanError
 from edgekit.runtime.ort import OrtSession
 from tests.builder.quantize.quantize_nets import frames, net, pictures, write_pictures
 from tests.graphs import saved
+
+BAD_DROP = AccuracyDrop(
+    metric="top-1", picture_count=50, before=0.9, after=0.8,
+    drop_pp=10.0, low_pp=5.0, high_pp=15.0,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -48,6 +54,11 @@ def test_the_file_written_runs_and_the_report_has_every_number(world: Path) -> N
     assert report["int8_bytes"] == (world / "int8.onnx").stat().st_size
     assert report["speed_up"] is report["accuracy"] is None
     assert sum("not known" in reason for reason in report["reasons"]) == 2
+    rows = {row["precision"]: row for row in report["precisions"]}
+    assert list(rows) == ["fp32", "fp16", "int8"]
+    assert rows["int8"]["bytes"] == report["int8_bytes"]
+    assert rows["fp16"]["bytes"] < rows["fp32"]["bytes"] == report["float_bytes"]
+    assert all(row["memory_bytes"] > 0 for row in rows.values())
     kinds = {node.op_type for node in onnx.load(world / "int8.onnx").graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
     given = frames(1)[0]
@@ -73,14 +84,11 @@ def test_a_model_beyond_the_limit_is_refused_with_the_loss_table(
         digests: frozenset[str] = frozenset()
 
         def compare(self, *_: object) -> AccuracyDrop:
-            return AccuracyDrop(
-                metric="top-1", picture_count=50, before=0.9, after=0.8,
-                drop_pp=10.0, low_pp=5.0, high_pp=15.0,
-            )  # fmt: skip
+            return BAD_DROP
 
-    monkeypatch.setattr(verb, "_evaluation_set", lambda *_: Bad())
+    monkeypatch.setattr(verb, "evaluation_set", lambda *_: Bad())
     tables: list[str] = []
-    monkeypatch.setattr(verb, "show_table", lambda title, *_, **__: tables.append(title))
+    monkeypatch.setattr(lowering_show, "show_table", lambda title, *_, **__: tables.append(title))
     with pytest.raises(PlanError, match="loses more than 1 pp"):
         quantized(world, "--evaluate", "boxes:x")
     assert "what int8 loses, worst first" in tables

@@ -9,14 +9,16 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from edgekit.planner.cuts import legal_cuts
 from edgekit.planner.dag import Dag, bits
 from edgekit.planner.memory import predict_memory
 from edgekit.planner.predict import Predictor
 from edgekit.planner.scenario import Scenario, Variant
 from edgekit.spec.fleet import Device, Fleet, Link
-from edgekit.spec.planning import AccuracyDrop, AccuracyTable, CodecCost, FrameCost, Goal
-from edgekit.spec.profile import Ceiling, DeviceProfile, Energy, Precision
+from edgekit.spec.planning import QDQ, AccuracyDrop, AccuracyTable, CodecCost, FrameCost, Goal
+from edgekit.spec.profile import Ceiling, DeviceProfile, Energy, KernelTime, Precision
 from edgekit.spec.tensors import TensorSpec
 from edgekit.spec.workload import KernelShape, OpCost, Workload
 from edgekit.units import parse_size
@@ -40,6 +42,8 @@ class _Part:
     busy: tuple[tuple[str, float], ...]
     delay_s: float = 0.0
     drop_pp: float = 0.0
+    sort: object = False
+    """Of a shard, whether it is of integers; of a hop, that of the shards on either side."""
 
 
 def every_pipeline(
@@ -72,7 +76,17 @@ def every_pipeline(
                 if sink and order[-1] != sink:
                     choices.append(answer_ways(scenario, order[-1], sink))
                 for parts in itertools.product(*choices):
-                    yield totals(scenario, goal, order, parts)
+                    if fit_together(parts, count):
+                        yield totals(scenario, goal, order, parts)
+
+
+def fit_together(parts: tuple[_Part, ...], count: int) -> bool:
+    """Integers cross where a shard on either side is made of them, and nowhere else."""
+    shards, hops = parts[:count], parts[count : 2 * count - 1]
+    return all(
+        hop.sort == (one.sort, other.sort)
+        for one, other, hop in zip(shards, shards[1:], hops, strict=False)
+    )
 
 
 def totals(
@@ -118,10 +132,20 @@ def shard_ways(
     (owner,) = (one for one in scenario.devices if one.name == device)
     profile, found = scenario.profiles[device], []
     for variant in scenario.variants:
-        workload, ops = variant.workload, tuple(bits(below & ~above))
-        for precision in ("fp32", "fp16", "int8"):
-            drop = shard_drop(scenario, variant, precision, above, below)
+        masks = [mask_in(scenario, variant, one) for one in (above, below)]
+        if None in masks:
+            continue
+        workload, ops = variant.workload, tuple(bits(masks[1] & ~masks[0]))  # type: ignore[operator]
+        for precision in ("int8",) if variant.precision == "int8" else ("fp32", "fp16"):
+            drop = shard_drop(scenario, variant, precision, above, below, ops)
             if profile.roof(precision, owner.provider) is None or drop == math.inf:
+                continue
+            if precision == "int8" and not any("QLinear" in one.key for one in profile.kernel):
+                continue
+            if precision == "int8" and not any(
+                variant.is_integer(workload.ops[op].name) for op in ops
+                if "quantize" not in workload.ops[op].op_type.lower()
+            ):  # fmt: skip
                 continue
             predictor = Predictor(profile, precision=precision, provider=owner.provider)
             time_s = predictor.predict(workload, ops).time_s
@@ -136,44 +160,103 @@ def shard_ways(
                 owner.max_params and count > owner.max_params
             ):
                 continue
-            found.append(_Part(((device, time_s),), drop_pp=drop))
+            found.append(_Part(((device, time_s),), drop_pp=drop, sort=precision == "int8"))
     cache[device, above, below] = found
     return found
 
 
+def mask_in(scenario: Scenario, variant: Variant, ops: int) -> int | None:
+    """The operators of ``variant`` above a cut of the reference; None if it is no cut there."""
+    reference, dag = Dag(scenario.reference), Dag(variant.workload)
+    if ops in (0, reference.all_ops):
+        return dag.all_ops if ops else 0
+    names = integers_crossing(variant, reference.names_of(reference.crossing(ops)))
+    if any(name not in dag.tensor_index for name in names):
+        return None
+    mask = dag.closure(dag.mask_of(names))
+    is_cut = mask not in (0, dag.all_ops) and set(dag.names_of(dag.crossing(mask))) == set(names)
+    return mask if is_cut else None
+
+
+def integers_crossing(variant: Variant, names: tuple[str, ...]) -> list[str]:
+    known = variant.workload.tensor
+    if variant.precision == "fp32":
+        return list(names)
+    return [f"{one}_QuantizeLinear_Output" if f"{one}_QuantizeLinear_Output" in known else one
+            for one in names]  # fmt: skip
+
+
 def shard_drop(
-    scenario: Scenario, variant: Variant, precision: Precision, above: int, below: int
-) -> float:
+    scenario: Scenario, variant: Variant, precision: Precision, above: int, below: int,
+    own: tuple[int, ...],
+) -> float:  # fmt: skip
+    """``own``: the shard's operators in the variant."""
     if precision == "fp32":
         return 0.0
     dag = Dag(scenario.reference)
     after = ",".join(dag.names_of(dag.crossing(above))) if above else ""
     until = ",".join(dag.names_of(dag.crossing(below))) if below != dag.all_ops else ""
     rows = [row for row in scenario.accuracy.drop if row.precision == precision]
-    for begin, end in ((after, until), ("", "")):
-        for strategy in (variant.strategy, "*"):
-            for row in rows:
-                if (row.after, row.until, row.strategy) == (begin, end, strategy):
-                    ops = variant.workload.ops
-                    share = sum(ops[op].work_flop for op in bits(below & ~above))
-                    share /= variant.workload.work_flop
-                    return row.drop_pp * (1.0 if (begin, end) == (after, until) else share)
-    return math.inf
+    rows = [row for row in rows if row.strategy in (variant.strategy, "*")]
+    rows.sort(key=lambda row: row.strategy == "*")
+    for row in rows:
+        if (row.after, row.until) == (after, until):
+            return row.drop_pp
+    whole = next((row.drop_pp for row in rows if not row.after and not row.until), math.inf)
+    share = sum(variant.workload.ops[op].work_flop for op in own) / variant.workload.work_flop
+    found = whole * share
+    seen = set()
+    for row in rows:
+        if (row.after, row.until) in seen:
+            continue  # the strategy's own row came first
+        seen.add((row.after, row.until))
+        ends = [mask_of_cut(dag, row.after, 0), mask_of_cut(dag, row.until, dag.all_ops)]
+        if not above & ~ends[0] and not ends[1] & ~below:
+            found = max(found, row.drop_pp)
+    return found
+
+
+def mask_of_cut(dag: Dag, text: str, otherwise: int) -> int:
+    """Operators above a cut that is named as rows name it."""
+    return dag.closure(dag.mask_of(text.split(","))) if text else otherwise
 
 
 def hop_ways(scenario: Scenario, one: str, other: str, ops: int) -> list[_Part]:
     dag = Dag(scenario.reference)
     names = dag.names_of(dag.crossing(ops))
-    elements = sum(scenario.reference.tensor[name].element_count for name in names)
+    cut, tensor = ",".join(names), scenario.reference.tensor
+    integers = [one for one in scenario.variants if one.precision == "int8"]
     found = []
-    for codec in scenario.codecs:
-        ratio = codec.by_cut.get(",".join(names), codec.bytes_per_element)
+    ways = [(codec, sort) for codec in (*scenario.codecs, *([QDQ] if integers else []))
+            for sort in itertools.product((False, True), repeat=2)
+            if codec.is_integer == any(sort)]  # fmt: skip
+    for codec, sort in ways:
+        coded = list(names)
+        if codec.is_integer:
+            if not integers or mask_in(scenario, integers[0], ops) is None:
+                continue
+            coded = [name for name in names if is_rounded(integers[0], name, sort)]
+        elements = sum(tensor[name].element_count for name in coded)
+        rest = sum(tensor[name].nbytes for name in names if name not in coded)
+        ratio = codec.by_cut.get(cut, codec.bytes_per_element)
         speed = {device.name: device.relative_speed for device in scenario.devices}
         encode_s = 4 * elements / codec.encode_bytes_per_s / speed[one]
         decode_s = 4 * elements / codec.decode_bytes_per_s / speed[other]
-        found += over(scenario, one, other, math.ceil(elements * ratio), encode_s, decode_s,
-                      codec.accuracy_drop_pp)  # fmt: skip
+        drop_pp = codec.drop_by_cut.get(cut, codec.accuracy_drop_pp)
+        found += over(scenario, one, other, math.ceil(elements * ratio) + rest, encode_s, decode_s,
+                      drop_pp, sort=sort)  # fmt: skip
     return found
+
+
+def is_rounded(variant: Variant, name: str, sort: tuple[bool, bool]) -> bool:
+    """By the operator that makes it, if that is in a shard of integers, or for one that reads."""
+    workload, integers = variant.workload, f"{name}_QuantizeLinear_Output"
+    if integers not in workload.tensor:
+        return False
+    back = {out for op in workload.ops if integers in op.inputs for out in op.outputs}
+    makes = any(name in op.outputs and variant.is_integer(op.name) for op in workload.ops)
+    reads = any(back & set(op.inputs) and variant.is_integer(op.name) for op in workload.ops)
+    return (sort[0] and makes) or (sort[1] and reads)
 
 
 def frame_ways(scenario: Scenario, one: str, other: str) -> list[_Part]:
@@ -192,7 +275,7 @@ def answer_ways(scenario: Scenario, one: str, other: str) -> list[_Part]:
 
 def over(
     scenario: Scenario, one: str, other: str, nbytes: int, encode_s: float, decode_s: float,
-    drop_pp: float, what: str = "",
+    drop_pp: float, what: str = "", sort: object = False,
 ) -> list[_Part]:  # fmt: skip
     """One hop, if there is a link."""
     if not scenario.fleet.link:
@@ -203,7 +286,7 @@ def over(
             return []
         rate, delay_s = link.toward(other), link.rtt_s / 2
     busy = ((one, encode_s), (other, decode_s), (f"{one}>{other} {what}", nbytes / rate))
-    return [_Part(busy, delay_s, drop_pp)]
+    return [_Part(busy, delay_s, drop_pp, sort)]
 
 
 def best_value(found: list[Priced], goal: Goal, bests: tuple[float, float]) -> float:
@@ -242,12 +325,57 @@ def random_scenario(seed: int, *, lossy: bool | None = None) -> Scenario:
     variants = tuple(
         Variant(strategy, _workload(rng, reads, ends, elements)) for strategy in strategies
     )
+    accuracy = AccuracyTable()
+    if is_lossy or rng.random() < 0.3:
+        drop_pp = rng.choice([2.0, 2.0, 0.6, 0.0]) if is_lossy else 0.0
+        accuracy = _accuracy(rng, variants[0].workload, drop_pp)
+        names = {op.name for op in variants[0].workload.ops}
+        some = frozenset(name for name in sorted(names) if rng.random() < 0.8)
+        quantized = quantized_workload(rng, variants[0].workload)
+        variants += (Variant("S3", quantized, "int8", some if rng.random() < 0.7 else None),)
     return Scenario(
         model="random", model_sha256="0" * 64, variants=variants,
         fleet=_fleet(rng, count), profiles=profiles, codecs=_codecs(rng, is_lossy),
-        frames=_frames(rng, is_lossy),
-        accuracy=_accuracy(rng, variants[0].workload) if is_lossy else AccuracyTable(),
+        frames=_frames(rng, is_lossy), accuracy=accuracy,
     )  # fmt: skip
+
+
+def quantized_workload(rng: random.Random, workload: Workload) -> Workload:
+    """``workload`` in QDQ: most tensors are quantized, every reader dequantizes for itself."""
+    sizes = {one.name: one.element_count for one in workload.tensors}
+    chosen = {name for name in sizes if name not in workload.outputs and rng.random() < 0.8}
+    ops: list[OpCost] = []
+    tensors = list(workload.tensors)
+
+    def mark(kind: str, source: str, result: str, dtype: str, name: str) -> None:
+        count = sizes[name]
+        tensors.append(TensorSpec(name=result, dtype=dtype, shape=(count,)))
+        ops.append(
+            OpCost(
+                name=result, op_type=kind, inputs=(source,), outputs=(result,), weight_bytes=0,
+                work_flop=2 * count, traffic_bytes=5 * count, parameter_count=0,
+                kernel=KernelShape(key=kind, sizes=(1, count)),
+            )
+        )  # fmt: skip
+
+    def quantize(name: str) -> None:
+        if name in chosen:
+            mark("QuantizeLinear", name, f"{name}_QuantizeLinear_Output", "uint8", name)
+
+    quantize("image")
+    for op in workload.ops:
+        read = {name: f"{name} for {op.name}" for name in op.inputs if name in chosen}
+        for name, result in read.items():
+            source = f"{name}_QuantizeLinear_Output"
+            mark("DequantizeLinear", source, result, "float32", name)
+        ops.append(
+            msgspec.structs.replace(
+                op, inputs=tuple(read.get(name, name) for name in op.inputs),
+                work_flop=op.work_flop // 3, weight_bytes=op.weight_bytes // 4,
+            )
+        )  # fmt: skip
+        quantize(op.outputs[0])
+    return msgspec.structs.replace(workload, ops=tuple(ops), tensors=tuple(tensors))
 
 
 def _reads(rng: random.Random, index: int) -> list[str]:
@@ -291,6 +419,9 @@ def random_profile(rng: random.Random, name: str, is_lossy: bool) -> DeviceProfi
     ceilings = [Ceiling(precision="fp32", compute=f"{rate} Gflop/s")]
     if is_lossy and rng.random() < 0.8:
         ceilings.append(Ceiling(precision="int8", compute=f"{rate * rng.choice([2, 4])} Gop/s"))
+    if not is_lossy and rng.random() < 0.5:
+        ceilings.append(Ceiling(precision="int8", compute=f"{2 * rate} Gop/s"))
+    integer = KernelTime(key="QLinearAdd", sizes=(1000,), time_s=1e-5)
     return DeviceProfile(
         name=name, source="measured", reference="drawn", processor="p", memory="4 GB",
         runtime="drawn", memory_bandwidth=f"{rng.choice([2, 5, 20])} GB/s",
@@ -298,6 +429,7 @@ def random_profile(rng: random.Random, name: str, is_lossy: bool) -> DeviceProfi
         session_overhead=f"{rng.choice([0, 20, 400])} us",
         copy_bandwidth=rng.choice(["", "1 GB/s"]),
         energy=Energy(meter="drawn", idle_w=1.0, busy_w=rng.choice([2.0, 5.0, 30.0])),
+        kernel=(integer,) if rng.random() < 0.8 else (),
     )  # fmt: skip
 
 
@@ -335,8 +467,14 @@ def _codecs(rng: random.Random, is_lossy: bool) -> tuple[CodecCost, ...]:
         name="uint8", bytes_per_element=1.0, encode_bytes_per_s=rng.choice([5e7, 2e9]),
         decode_bytes_per_s=2e9, by_cut={"t0": 0.5},
         accuracy_drop_pp=0.3 if is_lossy else 0.0,
+        drop_by_cut={"t1": rng.choice([0.0, 0.7])} if is_lossy else {},
     )  # fmt: skip
-    return (raw, other) if rng.random() < 0.5 else (raw,)
+    packed = CodecCost(
+        name="qdq+zstd", bytes_per_element=0.6, encode_bytes_per_s=rng.choice([2e8, 4e9]),
+        decode_bytes_per_s=4e9, by_cut={"t0": 0.3},
+    )  # fmt: skip
+    plain = (raw, other) if rng.random() < 0.5 else (raw,)
+    return (*plain, QDQ, packed) if rng.random() < 0.3 else plain
 
 
 def _frames(rng: random.Random, is_lossy: bool) -> tuple[FrameCost, ...]:
@@ -346,10 +484,11 @@ def _frames(rng: random.Random, is_lossy: bool) -> tuple[FrameCost, ...]:
     return rng.choice([(), (raw,), (raw, jpeg)])
 
 
-def _accuracy(rng: random.Random, workload: Workload) -> AccuracyTable:
-    rows = [AccuracyDrop(strategy=rng.choice(["*", "S3"]), precision="int8", drop_pp=2.0)]
+def _accuracy(rng: random.Random, workload: Workload, drop_pp: float) -> AccuracyTable:
+    rows = [AccuracyDrop(strategy=rng.choice(["*", "S3"]), precision="int8", drop_pp=drop_pp)]
     if rng.random() < 0.5:
         cut = rng.choice(legal_cuts(workload).cuts or (None,))  # type: ignore[arg-type]
         if cut is not None:
-            rows.append(AccuracyDrop(strategy="*", precision="int8", drop_pp=0.4, until=str(cut)))
+            row = {"strategy": "*", "precision": "int8", "drop_pp": 0.2 * drop_pp}
+            rows.append(AccuracyDrop(**row, until=str(cut)))  # type: ignore[arg-type]
     return AccuracyTable(drop=tuple(rows))

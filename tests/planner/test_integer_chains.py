@@ -143,3 +143,20 @@ def test_two_transposed_inputs_become_one_transposed_result() -> None:
         "Transpose", "QLinearConv", "QLinearConv", "QLinearConcat", "Transpose"
     ]  # fmt: skip
     assert found[3].sizes == (2048, 32, 2)
+
+
+def test_a_layer_and_its_activation_round_once_where_the_runtime_joins_them() -> None:
+    """The quantizer marks the tensor between too, so that every float keeps its name."""
+    twice = [
+        *quantized("Conv", "x", "y"),
+        op("DequantizeLinear", "y", "y_back"),
+        op("Relu", "y_back", "z_float"),
+        op("QuantizeLinear", "z_float", "z"),
+    ]
+    assert launched(workload(*twice, outputs="z")) == ["QLinearConv"]
+    alone = Habits(fused=frozenset({f"{QDQ}Conv"}), block=8)
+    assert "Relu" in launched(workload(*twice, outputs="z"), alone)
+    # What leaves the shard, or is read again, must exist as it was marked.
+    assert "Relu" in launched(workload(*twice, outputs="y z"))
+    again = quantized("Sigmoid", "y", "s")
+    assert "Relu" in launched(workload(*twice, *again, outputs="z s"))

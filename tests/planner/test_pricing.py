@@ -285,6 +285,7 @@ def test_balanced_needs_to_know_what_it_is_relative_to() -> None:
 
 def test_a_loss_measured_for_a_shard_counts_in_full_and_one_for_the_model_by_work() -> None:
     """Unknown losses are infinite, and fp32 has none."""
+    below = np.triu(np.ones((3, 3), bool), 1)
     table = AccuracyTable(
         drop=(
             AccuracyDrop(strategy="*", precision="int8", drop_pp=2.0),
@@ -292,11 +293,25 @@ def test_a_loss_measured_for_a_shard_counts_in_full_and_one_for_the_model_by_wor
         )
     )
     work = np.array([0.0, 25.0, 100.0])
-    found = drops_pp(table, "S3", "int8", work, ["t0"])
+    found = drops_pp(table, "S3", "int8", work, ["t0"], below)
     assert found[0, 2] == 2.0 and found[0, 1] == 1.0 and found[1, 2] == 1.5
-    assert drops_pp(table, "S3+Ss", "int8", work, ["t0"])[0, 1] == 0.5
-    assert np.isinf(drops_pp(table, "S3", "fp16", work, ["t0"])).all()
-    assert not drops_pp(table, "S3", "fp32", work, ["t0"]).any()
+    assert drops_pp(table, "S3+Ss", "int8", work, ["t0"], below)[0, 1] == 0.5
+    assert np.isinf(drops_pp(table, "S3", "fp16", work, ["t0"], below)).all()
+    assert not drops_pp(table, "S3", "fp32", work, ["t0"], below).any()
+
+
+def test_a_shard_that_holds_a_measured_one_is_taken_to_lose_no_less() -> None:
+    """Else the planner would cut just beside whatever was measured."""
+    table = AccuracyTable(
+        drop=(
+            AccuracyDrop(strategy="*", precision="int8", drop_pp=1.0),
+            AccuracyDrop(strategy="*", precision="int8", drop_pp=0.8, until="t0"),
+        )
+    )
+    below = np.triu(np.ones((4, 4), bool), 1)
+    found = drops_pp(table, "S3", "int8", np.array([0.0, 1, 2, 100.0]), ["t0", "t1"], below)
+    assert found[0, 1] == found[0, 2] == 0.8 and found[0, 3] == 1.0
+    assert found[1, 2] == pytest.approx(0.01)
 
 
 def candidate(latency_s: float, interval_s: float, nbytes: int = 0) -> Candidate:

@@ -12,5 +12,5 @@ def test_a_machine_stands_for_devices_slower_than_itself() -> None:
     assert [alone.slowdown(one) for one in devices] == [4.0, 1.0]
     hosted = Fleet(name="f", device=devices, host_speed=40.0)
     assert [hosted.slowdown(one) for one in devices] == [40.0, 10.0]
-    with pytest.raises(ConfigError, match="host_speed 2.0 is below"):
+    with pytest.raises(ConfigError, match=r"host_speed 2\.0 is below"):
         Fleet(name="f", device=devices, host_speed=2.0)

@@ -5,6 +5,7 @@ Refused are too few frames, and pictures that say nothing about what a camera wi
 """
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,6 +96,16 @@ def check_pictures(pictures: list[Picture], uri: str) -> None:
         raise ConfigError(
             f"only {different} calibration frames of {uri} differ, {MIN_FRAMES} are needed",
             hint="give different pictures of what the camera will see",
+        )
+
+
+def refuse_seen(frames: CalibrationFrames, held_out: Collection[str]) -> None:
+    """Raises: ConfigError if a picture that is scored, by digest, was calibrated on."""
+    both = len(frames.digests & set(held_out))
+    if both:
+        raise ConfigError(
+            f"{both} pictures of the evaluation are calibration frames too, so it would flatter",
+            hint="calibrate on other pictures than those that are scored",
         )
 
 

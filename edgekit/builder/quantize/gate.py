@@ -4,26 +4,45 @@ In:  a LoadedModel, calibration frames, a held-out set, limits.  Out: a Verdict 
 every number behind the choice.  Writes nothing but temporary files.
 """
 
-import tempfile
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+import onnx
 
 from edgekit.builder.load import LoadedModel
-from edgekit.builder.probe import to_bytes
 from edgekit.builder.quantize.candidates import Candidate, ShowStep, best_candidate
 from edgekit.builder.quantize.float_model import float_model
-from edgekit.builder.quantize.frames import CalibrationFrames
+from edgekit.builder.quantize.frames import CalibrationFrames, refuse_seen
+from edgekit.builder.quantize.half import half
 from edgekit.builder.quantize.operators import refuse_quantized, select_operators
 from edgekit.builder.quantize.ranges import CALIBRATORS
 from edgekit.builder.quantize.recipes import Recipe, is_timed_here
 from edgekit.builder.quantize.score import AccuracyDrop, EvaluationSet
+from edgekit.builder.quantize.sizes import MeasureBytes, measured_bytes, session_of
+from edgekit.builder.quantize.targets import level_here
 from edgekit.builder.race import MIN_GAIN, is_faster, race
-from edgekit.errors import ConfigError
+from edgekit.errors import ModelError
 from edgekit.runtime.ort import OrtSession
+from edgekit.spec.card import ModelCard
+from edgekit.spec.profile import Precision
 from edgekit.spec.tensors import Array
 
+log = logging.getLogger(__name__)
 DEFAULT_MAX_DROP_PP = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrecisionRow:
+    """One precision of a model; None where something was not measured."""
+
+    precision: Precision
+    nbytes: int
+    memory_bytes: int | None
+    """Most that a session takes, in a process of its own."""
+    time_s: float | None
+    drop: AccuracyDrop | None
+    """Against fp32, which has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,6 +64,8 @@ class Verdict:
     int8_s: float | None
     drop: AccuracyDrop | None
     max_drop_pp: float
+    rows: tuple[PrecisionRow, ...] = ()
+    """fp32, fp16 and int8 beside each other; fp16 only to compare."""
 
     @property
     def speed_up(self) -> float | None:
@@ -64,9 +85,11 @@ def quantize_model(
     *,
     calibrators: Sequence[str] = CALIBRATORS,
     keep_float: Collection[str] = ("auto",),
+    card: ModelCard | None = None,
     held_out: EvaluationSet | None = None,
     max_drop_pp: float = DEFAULT_MAX_DROP_PP,
     race_s: float = 3.0,
+    measure_bytes: MeasureBytes | None = None,
     progress: ShowStep = lambda text, done, total: None,
 ) -> Verdict:
     """``loaded`` in int8 for the target of ``recipe``, timed and scored against fp32.
@@ -75,36 +98,79 @@ def quantize_model(
     ConfigError if the held-out set has a picture that was calibrated on.
     """
     refuse_quantized(loaded.proto, loaded.name)
-    _refuse_seen(frames, held_out)
+    refuse_seen(frames, held_out.digests if held_out else ())
     progress("fold", 0, 0)
     model = float_model(loaded)
     selection = select_operators(model, keep_float)
     inputs = [{model.inputs[0].name: tensor} for tensor in frames.tensors]
     best, tried = best_candidate(
-        model, selection, inputs, recipe, calibrators, spare="auto" in keep_float, progress=progress
-    )
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-        paths = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        for path, proto in zip(paths, (model.proto, best.proto), strict=True):
-            path.write_bytes(to_bytes(proto))
-        sessions = OrtSession(paths[0]), OrtSession(paths[1])
-        sizes = [path.stat().st_size for path in paths]
+        model, selection, inputs, recipe, calibrators,
+        spare="auto" in keep_float, card=card, progress=progress,
+    )  # fmt: skip
+    protos = _protos(model, best)
+    sessions = {
+        name: session_of(proto, level_here(recipe) if name == "int8" else "all")
+        for name, proto in protos.items()
+    }
     times_s = _times_s(sessions, inputs[0], recipe, race_s, progress)
-    drop = None
-    if held_out is not None:
-        drop = held_out.compare(*sessions, lambda done: progress("score", done, 0))
-    precision, reasons = judge(times_s, drop, max_drop_pp, recipe)
+    drops = _drops(sessions, held_out, progress)
+    rows = tuple(_row(name, protos[name], times_s, drops, measure_bytes) for name in protos)
+    sizes = {row.precision: row.nbytes for row in rows}
+    pair_s = (times_s["fp32"], times_s["int8"]) if times_s else None
+    precision, reasons = judge(pair_s, drops.get("int8"), max_drop_pp, recipe)
     return Verdict(
         precision=precision,
         reasons=reasons,
         candidate=best,
         tried=tried,
-        float_bytes=sizes[0],
-        int8_bytes=sizes[1],
-        float_s=times_s[0] if times_s else None,
-        int8_s=times_s[1] if times_s else None,
-        drop=drop,
+        float_bytes=sizes["fp32"],
+        int8_bytes=sizes["int8"],
+        float_s=pair_s[0] if pair_s else None,
+        int8_s=pair_s[1] if pair_s else None,
+        drop=drops.get("int8"),
         max_drop_pp=max_drop_pp,
+        rows=rows,
+    )
+
+
+def _protos(model: LoadedModel, best: Candidate) -> dict[Precision, onnx.ModelProto]:
+    """The model in each precision that it can be had in."""
+    protos: dict[Precision, onnx.ModelProto] = {"fp32": model.proto}
+    try:
+        protos["fp16"] = half(model.proto, [one.name for one in best.selection.float])
+        session_of(protos["fp16"])
+    except ModelError as error:
+        protos.pop("fp16", None)
+        log.warning("%s is not compared in fp16: %s", model.name, error.what)
+    return protos | {"int8": best.proto}
+
+
+def _drops(
+    sessions: Mapping[Precision, OrtSession], held_out: EvaluationSet | None, progress: ShowStep
+) -> dict[Precision, AccuracyDrop]:
+    if held_out is None:
+        return {}
+    return {
+        name: held_out.compare(sessions["fp32"], session, lambda done: progress("score", done, 0))
+        for name, session in sessions.items()
+        if name != "fp32"
+    }
+
+
+def _row(
+    precision: Precision,
+    proto: onnx.ModelProto,
+    times_s: Mapping[Precision, float] | None,
+    drops: Mapping[Precision, AccuracyDrop],
+    measure: MeasureBytes | None,
+) -> PrecisionRow:
+    nbytes, memory_bytes = measured_bytes(proto, measure)
+    return PrecisionRow(
+        precision=precision,
+        nbytes=nbytes,
+        memory_bytes=memory_bytes,
+        time_s=times_s[precision] if times_s else None,
+        drop=drops.get(precision),
     )
 
 
@@ -139,25 +205,15 @@ def judge(
     return precision if within else "fp32", tuple(reasons)
 
 
-def _refuse_seen(frames: CalibrationFrames, held_out: EvaluationSet | None) -> None:
-    both = len(frames.digests & held_out.digests) if held_out else 0
-    if both:
-        raise ConfigError(
-            f"{both} pictures of the evaluation are calibration frames too, so it would flatter",
-            hint="calibrate on other pictures than those that are scored",
-        )
-
-
 def _times_s(
-    sessions: tuple[OrtSession, OrtSession],
+    sessions: Mapping[Precision, OrtSession],
     inputs: dict[str, Array],
     recipe: Recipe,
     race_s: float,
     progress: ShowStep,
-) -> tuple[float, float] | None:
-    """Median time of one frame in fp32 and int8, turn by turn; None on another kind of machine."""
+) -> dict[Precision, float] | None:
+    """Median time of one frame in each, turn by turn; None on another kind of machine."""
     if not is_timed_here(recipe):
         return None
     progress("time", 0, 0)
-    float_s, int8_s = race(sessions, inputs, budget_s=race_s)
-    return float_s, int8_s
+    return dict(zip(sessions, race([*sessions.values()], inputs, budget_s=race_s), strict=True))

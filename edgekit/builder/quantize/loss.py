@@ -6,7 +6,7 @@ layer to look at.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from edgekit.builder.probe import to_bytes
 from edgekit.runtime.ort import OrtSession
 from edgekit.spec.tensors import Array
 
+_BEFORE_ROUNDING = "_QuantizeLinear_Input"
+"""What ONNX Runtime's quantizer calls an output of the graph before it rounds it."""
 PERFECT_DB = 150.0
 """Stands for no noise at all."""
 
@@ -37,13 +39,20 @@ class TensorLoss:
 def tensor_losses(
     proto: onnx.ModelProto, quantized: onnx.ModelProto, frames: Sequence[dict[str, Array]]
 ) -> tuple[TensorLoss, ...]:
-    """Every tensor that ``quantized`` rounds and ``proto`` has too, worst first."""
+    """Every tensor that ``quantized`` rounds and ``proto`` has too, worst first.
+
+    Not what only a rounded Relu or Clip reads: it is rounded to the range behind that, which cuts
+    it off alike, so it has lost nothing that anybody would have read.
+    """
     makers = {name: node for node in proto.graph.node for name in node.output}
     rounders = {
-        node.input[0]: node
+        node.input[0].removesuffix(_BEFORE_ROUNDING): node
         for node in quantized.graph.node
-        if node.op_type == "QuantizeLinear" and node.input[0] in makers
+        if node.op_type == "QuantizeLinear"
+        and node.input[0].removesuffix(_BEFORE_ROUNDING) in makers
     }
+    for name in _cut_off(proto, rounders):
+        del rounders[name]
     readers = {
         node.input[0]: node.output[0]
         for node in quantized.graph.node
@@ -71,6 +80,16 @@ def tensor_losses(
         for name in after
     ]
     return tuple(sorted(losses, key=lambda loss: (loss.sqnr_db, loss.tensor)))
+
+
+def _cut_off(proto: onnx.ModelProto, rounded: Collection[str]) -> set[str]:
+    """Of ``rounded``, what is read by a Relu or Clip with a rounded output, and by nothing else."""
+    readers: dict[str, list[bool]] = {value.name: [False] for value in proto.graph.output}
+    for node in proto.graph.node:
+        cuts = node.op_type in ("Relu", "Clip") and node.output[0] in rounded
+        for name in node.input:
+            readers.setdefault(name, []).append(cuts)
+    return {name for name in rounded if name in readers and all(readers[name])}
 
 
 def decibels(signal: float, noise: float) -> float:

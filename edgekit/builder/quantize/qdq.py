@@ -35,7 +35,7 @@ def quantized(
     try:
         quantizer = QDQQuantizer(
             inferred,
-            per_channel=True,
+            per_channel=recipe.weights_per_channel,
             reduce_range=recipe.seven_bit_weights,
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QUInt8 if recipe.unsigned_activations else QuantType.QInt8,
@@ -47,6 +47,9 @@ def quantized(
                 "ActivationSymmetric": recipe.symmetric_activations,
                 "WeightSymmetric": True,
                 "QuantizeBias": recipe.quantize_bias,
+                # Else a Relu whose range starts at 0 is dropped, and with it the name of a tensor
+                # that a model may be cut at. The runtime drops it when it loads the graph.
+                "QDQKeepRemovableActivations": True,
             },
         )
         with _quiet():

@@ -1,8 +1,10 @@
 """The range of every tensor on the calibration frames, by ONNX Runtime's calibrators.
 
 In:  a float graph and frames.  Out: TensorsData, what its quantizer reads.  The graph is unchanged.
-ONNX Runtime's entropy calibrator is left out: with its fixed number of bins it gives the ranges of
-MinMax (measured), so it would be a second name for one thing.
+ONNX Runtime's entropy calibrator as its ``quantize_static`` sets it, 128 bins for 128 integers, has
+nothing to choose from and gives the ranges of MinMax; here it has four times as many bins.
+Source: Migacz, "8-bit Inference with TensorRT", GTC 2017 (entropy: the range whose integers have
+the smallest Kullback-Leibler divergence from the values).
 """
 
 import contextlib
@@ -19,8 +21,12 @@ from edgekit.builder.probe import to_bytes
 from edgekit.spec.tensors import Array
 
 CALIBRATORS = ("minmax", "percentile")
+"""What is tried unless one is named."""
+ALL_CALIBRATORS = (*CALIBRATORS, "entropy")
+"""Entropy only by name: its search is a loop in Python, a quarter of a second for each tensor."""
 PERCENTILE = 99.99
 _BIN_COUNT = 2048
+_ENTROPY_BINS = {"num_bins": 512, "num_quantized_bins": 128}
 
 
 class _OneFrame(CalibrationDataReader):  # type: ignore[misc]
@@ -46,13 +52,15 @@ def ranges_of(
     """The range of every tensor that operators of ``op_types`` read or make.
 
     calibrator: "minmax" takes the smallest and largest value seen, "percentile" leaves out the
-        rarest 0.01 % of the values.
+        rarest 0.01 % of the values, "entropy" as many as keep the distribution closest.
     Returns: onnxruntime.quantization's TensorsData.
     """
-    method, options = CalibrationMethod.MinMax, {}
+    method, options = CalibrationMethod.MinMax, dict[str, float]()
     if calibrator == "percentile":
         method = CalibrationMethod.Percentile
         options = {"num_bins": _BIN_COUNT, "percentile": PERCENTILE}
+    elif calibrator == "entropy":
+        method, options = CalibrationMethod.Entropy, dict(_ENTROPY_BINS)
     with (
         tempfile.TemporaryDirectory(prefix="edgekit-") as folder,
         contextlib.redirect_stdout(io.StringIO()),  # the calibrators report by printing

@@ -26,6 +26,8 @@ class Recipe:
     """Two products of 8 bits each overflow the 16-bit sum of processors without VNNI."""
     quantize_bias: bool
     why: str
+    weights_per_channel: bool = True
+    """One scale for each output channel. False only to show what that is worth."""
 
 
 _ARM = ("aarch64", "arm64")

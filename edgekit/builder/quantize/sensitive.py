@@ -23,8 +23,9 @@ from edgekit.spec.tensors import Array
 
 log = logging.getLogger(__name__)
 
-MIN_FALL_DB = 8.0
-"""Within one layer. Healthy layers lose 0 to 5 dB."""
+FALLS_DB = (8.0, 5.0, 3.5)
+"""Within one layer, what is too much: first only for ruined layers, then for less. Healthy layers
+lose 0 to 5 dB."""
 _MIN_INPUT_DB = 12.0
 """Below it the signal is gone already, and what falls further says nothing."""
 MOST_ROUNDS = 12
@@ -48,9 +49,11 @@ def spare_sensitive(
     recipe: Recipe,
     frames: Sequence[dict[str, Array]],
     *,
+    most_fall_db: float = FALLS_DB[0],
     watch: Callable[[int], None] = lambda done: None,
 ) -> Selection:
-    """``selection`` without the layers in which the signal-to-noise ratio falls most.
+    """``selection`` without the layers in which the signal-to-noise ratio falls by
+    ``most_fall_db`` or more.
 
     One layer at a time, since the next ones are judged by what reaches them; each together with
     what makes its input, because the tensor between them is what must not be rounded.
@@ -61,7 +64,7 @@ def spare_sensitive(
         graph = quantized(model.proto, selection.integer, ranges, recipe)
         losses = tensor_losses(model.proto, graph, frames[:_LOSS_FRAMES])
         worst = _worst_fall(model, selection.integer, losses)
-        if worst is None or worst.fall_db < MIN_FALL_DB:
+        if worst is None or worst.fall_db < most_fall_db:
             break
         spared = worst.spared
         rest = tuple(name for name in selection.integer if name not in spared)

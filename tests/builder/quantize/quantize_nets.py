@@ -1,6 +1,7 @@
 """Small networks and pictures for the tests of quantization."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,8 +14,13 @@ from tests.graphs import model, saved
 SIZE_PX = 32
 
 
-def net(*, seed: int = 0, wild_channel: float = 1.0) -> onnx.ModelProto:
-    """Stem, depthwise, pointwise, head, decoding; ``wild_channel`` scales one stem channel up."""
+def net(
+    *, seed: int = 0, wild_channel: float = 1.0, can_be_equalized: bool = True
+) -> onnx.ModelProto:
+    """Stem, depthwise, pointwise, head, decoding; ``wild_channel`` scales one stem channel up.
+
+    A sum behind the stem keeps equalisation from undoing that.
+    """
     generator = np.random.default_rng(seed)
 
     def weight(*shape: int) -> np.ndarray:
@@ -44,11 +50,14 @@ def net(*, seed: int = 0, wild_channel: float = 1.0) -> onnx.ModelProto:
         helper.make_node("Flatten", ["c3"], ["f3"], name="flat"),
         helper.make_node("Mul", ["f3", "ten"], ["logits"], name="decode"),
     ]
+    if not can_be_equalized:
+        nodes.insert(2, helper.make_node("Add", ["r0", "r0"], ["twice"], name="twice"))
+        nodes[3].input[0] = "twice"
     inputs = {"image": (1, 3, SIZE_PX, SIZE_PX)}
     return model(nodes, inputs, ["logits"], weights=weights, opset=13)
 
 
-def loaded_net(folder: Path, **options: float) -> LoadedModel:
+def loaded_net(folder: Path, **options: Any) -> LoadedModel:
     """The network, as the builder has it."""
     folder.mkdir(exist_ok=True)
     return load_model(saved(net(**options), folder / "net.onnx"))

@@ -1,5 +1,6 @@
 """The integers themselves: what is written, corrected, spared, and what it costs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from edgekit.builder.quantize.candidates import best_candidate, plain_candidate
 from edgekit.builder.quantize.loss import PERFECT_DB, decibels, tensor_losses
 from edgekit.builder.quantize.operators import Selection, select_operators
 from edgekit.builder.quantize.qdq import dequantized_weights, quantized
-from edgekit.builder.quantize.ranges import CALIBRATORS, ranges_of
+from edgekit.builder.quantize.ranges import ALL_CALIBRATORS, CALIBRATORS, ranges_of
 from edgekit.builder.quantize.recipes import RECIPES, recipe_for
 from edgekit.builder.quantize.sensitive import spare_sensitive
 from edgekit.errors import ConfigError
@@ -67,7 +68,7 @@ def test_an_unknown_target_is_refused_with_the_list() -> None:
         recipe_for("x87")
 
 
-@pytest.mark.parametrize("calibrator", CALIBRATORS)
+@pytest.mark.parametrize("calibrator", ALL_CALIBRATORS)
 def test_the_range_of_a_tensor_covers_its_values(loaded: LoadedModel, calibrator: str) -> None:
     """MinMax to the last value; the percentile all but the rarest."""
     given = frames(16)
@@ -129,6 +130,16 @@ def test_losses_are_listed_worst_first_and_name_their_operator(loaded: LoadedMod
     assert all(loss.sqnr_db <= loss.own_db + 0.5 for loss in losses)
 
 
+def test_what_a_relu_cuts_off_is_no_loss(loaded: LoadedModel) -> None:
+    """The tensor before it is rounded to the range behind it."""
+    proto, _ = written(loaded, "x86-vnni")
+    rounded = {node.input[0] for node in proto.graph.node if node.op_type == "QuantizeLinear"}
+    assert "c0" in rounded
+    losses = {loss.tensor: loss for loss in tensor_losses(loaded.proto, proto, frames(4))}
+    assert "c0" not in losses
+    assert losses["r0"].sqnr_db > 30
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6))
 def test_decibels_of_ten_times_the_noise_are_ten_less(signal: float, noise: float) -> None:
@@ -157,12 +168,57 @@ def _spared(loaded: LoadedModel) -> set[str]:
     return set(selection.integer) - set(after.integer)
 
 
-def test_the_closest_candidate_is_taken_and_is_no_worse_than_plain(loaded: LoadedModel) -> None:
-    """Of two calibrators, each with its biases and with corrected ones."""
+def test_entropy_takes_other_ranges_than_minmax(tmp_path: Path) -> None:
+    """With as many bins as integers, ONNX Runtime's default, they would be the same."""
+    loaded = loaded_net(tmp_path)
+    given = frames(16)
+    highs = [
+        {name: float(np.ravel(ranges[name].range_value[1])[0]) for name in ("c1", "p")}
+        for ranges in (ranges_of(loaded.proto, KINDS, given, one) for one in ("minmax", "entropy"))
+    ]
+    assert all(highs[1][name] <= highs[0][name] for name in highs[0])
+    assert sum(highs[1][name] < 0.99 * highs[0][name] for name in highs[0]) >= 2
+
+
+def test_every_tensor_of_the_float_model_keeps_its_name(loaded: LoadedModel) -> None:
+    """A model is cut at them, in integers as in float."""
+    proto, _ = written(loaded, "x86")
+    wanted = {name for node in loaded.proto.graph.node for name in node.output}
+    assert wanted <= {name for node in proto.graph.node for name in node.output}
+
+
+def test_one_scale_for_a_whole_weight_tensor_is_worse(loaded: LoadedModel) -> None:
+    """The plain form that others are compared with."""
+    selection, given, recipe = select_operators(loaded), frames(16), recipe_for("x86-vnni")
+    per_channel, per_tensor = (
+        plain_candidate(loaded, selection, given, replace(recipe, weights_per_channel=value))
+        for value in (True, False)
+    )
+    assert per_channel.fidelity_db > per_tensor.fidelity_db
+
+
+def test_the_candidate_is_no_worse_than_plain_and_nothing_is_spared_in_vain(
+    loaded: LoadedModel,
+) -> None:
+    """Two calibrators and the equalised model: close enough at once, so nothing stays in float."""
     selection, given = select_operators(loaded), frames(16)
-    recipe = recipe_for("x86")
+    recipe = recipe_for("x86-vnni")
     best, tried = best_candidate(loaded, selection, given, recipe, CALIBRATORS, spare=True)
     plain = plain_candidate(loaded, selection, given, recipe)
-    assert len(tried) == 4
-    assert best.fidelity_db == max(one.fidelity_db for one in tried)
+    assert [one.equalized for one in tried] == [False, False, True]
+    assert best.is_close_enough
+    assert best.selection == selection
+    assert not any(one.is_clearly_closer(best) for one in tried)
     assert best.fidelity_db >= plain.fidelity_db
+
+
+def test_layers_are_spared_until_a_candidate_is_close_enough(tmp_path: Path) -> None:
+    """Only if sparing is allowed."""
+    loaded = loaded_net(tmp_path, wild_channel=2000.0, can_be_equalized=False)
+    selection, given, recipe = select_operators(loaded), frames(16), recipe_for("x86")
+    best, tried = best_candidate(loaded, selection, given, recipe, ("minmax",), spare=True)
+    kept, all_kept = best_candidate(loaded, selection, given, recipe, ("minmax",), spare=False)
+    assert len(tried) > len(all_kept)
+    assert len(best.selection.float) > len(selection.float)
+    assert kept.selection == selection
+    assert best.fidelity_db > kept.fidelity_db
