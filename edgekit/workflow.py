@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from edgekit.builder.build import build_bundle
+from edgekit.builder.forwarding import behind_the_camera
 from edgekit.builder.load import LoadedModel
 from edgekit.bundle.bundle import Bundle
 from edgekit.errors import ConfigError, DeviceError
@@ -35,6 +36,7 @@ from edgekit.spec.base import to_json
 from edgekit.spec.card import ModelCard
 from edgekit.spec.fleet import Fleet
 from edgekit.spec.messages import AnswerReport
+from edgekit.spec.plan import FRAME
 from edgekit.spec.topics import Topics
 from edgekit.transport.broker import EmbeddedBroker
 from edgekit.transport.mqtt import MqttSession
@@ -160,10 +162,15 @@ def _build(options: DemoOptions, out: Path, say: Say) -> Bundle:
         say(f"model card: {how}")
         return card
 
+    fleet, cut, forwarding = options.fleet, options.cut, None
+    if cut[:1] == (FRAME,):
+        forwarding, fleet, _ = behind_the_camera(fleet)
+        cut = cut[1:] or ("auto",)
     result = build_bundle(
         options.model,
-        fleet=options.fleet,
-        rule=options.cut,
+        fleet=fleet,
+        rule=cut,
+        forwarding=forwarding,
         card=card_for,
         out=out,
         input_shapes=options.input_shapes,

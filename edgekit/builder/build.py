@@ -15,6 +15,7 @@ import msgspec
 import onnx
 
 from edgekit.builder.fold.onnx_fold import FoldReport
+from edgekit.builder.forwarding import Forwarding, forwarded
 from edgekit.builder.fuse import Fused, fuse
 from edgekit.builder.load import LoadedModel, load_model
 from edgekit.builder.lowered import Shipment, float_shipment, lowered_shipment
@@ -80,6 +81,7 @@ def build_bundle(
     model_sha256: str = "",
     check: Check | None = None,
     lowering: Lowering | LoweringFor | None = None,
+    forwarding: Forwarding | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> BuildResult:
@@ -88,8 +90,9 @@ def build_bundle(
     ``rule`` is what ``planner.balance.choose_cuts`` takes, ``fusion`` what ``builder.fuse.fuse``
     takes; ``card`` a card, or a function that finds one. ``model_sha256``: the model that it must
     be, where a plan says so. ``check`` may refuse the proved shards before they are written.
-    ``lowering``: precisions and codecs, or a function that says them. Same input, same bytes
-    (golden vectors: on the same kind of processor; with ``lowering`` the report holds times).
+    ``lowering``: precisions and codecs, or a function that says them. ``forwarding``: a device, not
+    of ``fleet``, that films and sends frames to the first of it. Same input, same bytes (golden
+    vectors: on the same kind of processor; with ``lowering`` the report holds times).
     Raises: ConfigError, ModelError or PlanError; then nothing was written.
     """
     say = progress or (lambda text, done, total: None)
@@ -119,7 +122,7 @@ def build_bundle(
     lowered = _with_proof(shipment.report, report)
     bundle = write_bundle(
         out,
-        plan=plan,
+        plan=forwarded(plan, forwarding) if forwarding else plan,
         shards=shards,
         card=found,
         golden=golden,

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from edgekit.builder.forwarding import Forwarding
 from edgekit.errors import ConfigError, PlanError
+from edgekit.planner.scenario import RAW_FRAME
 from edgekit.spec.codec import CodecRequest, parse_request
 from edgekit.spec.fleet import Fleet
 from edgekit.spec.fusion import FusionRule, parse_strategy
@@ -33,6 +35,8 @@ class Recipe:
     """By device."""
     codecs: tuple[CodecRequest, ...]
     """Of each cut; empty: everything crosses as it is."""
+    forwarding: Forwarding | None = None
+    """Who films and sends frames to the first of ``fleet``, if that one has no camera."""
 
 
 def recipe_of(report: PlanReport, fleet: Fleet, *, choice: int = 0) -> Recipe:
@@ -72,6 +76,7 @@ def recipe_of(report: PlanReport, fleet: Fleet, *, choice: int = 0) -> Recipe:
             stage.device: stage.precision for stage in candidate.stages if stage.precision != "fp32"
         },
         codecs=_codecs(candidate),
+        forwarding=_forwarding(candidate),
     )
 
 
@@ -127,15 +132,23 @@ def _codecs(candidate: Candidate) -> tuple[CodecRequest, ...]:
     return () if all(codec == CodecRequest() for codec in codecs) else tuple(codecs)
 
 
+def _forwarding(candidate: Candidate) -> Forwarding | None:
+    """Raises: PlanError if frames travel in a way that no agent knows."""
+    hop = next((one for one in candidate.hops if one.carries == "frame"), None)
+    if hop is None:
+        return None
+    try:
+        codec = CodecRequest() if hop.codec == RAW_FRAME else parse_request(hop.codec)
+        return Forwarding(device=hop.source, codec=codec)
+    except ConfigError as error:
+        raise PlanError(
+            f"this plan sends frames from {hop.source} to {hop.target} as {hop.codec!r}, which a "
+            f"build cannot make: {error.what}",
+            hint="run edgekit plan again",
+        ) from None
+
+
 def _notes(candidate: Candidate, fleet: Fleet) -> tuple[str, ...]:
-    notes = []
-    idle = [device.name for device in fleet.device if device.name not in candidate.devices]
-    if idle:
-        notes.append(f"idle by this plan: {', '.join(idle)}")
-    notes += [
-        f"frames reach {hop.target} from {hop.source} as {hop.codec}: give the agent on "
-        f"{hop.target} that camera as its [source], such as rtsp://{hop.source}/camera"
-        for hop in candidate.hops
-        if hop.carries == "frame"
-    ]
-    return tuple(notes)
+    working = {*candidate.devices, *(one.source for one in candidate.hops)}
+    idle = [device.name for device in fleet.device if device.name not in working]
+    return (f"idle by this plan: {', '.join(idle)}",) if idle else ()

@@ -298,8 +298,10 @@ def verify_bundle(
                 hint="build it with --decoder, or verify without --source",
             )
         inputs += frame_inputs(source, bundle.card, loaded.inputs, frame_count=frame_count)
-    shards = [bundle.shard(index) for index in range(len(bundle.plan.placements))]
-    leaving = [[spec.name for spec in leaving_of(bundle.plan, i)] for i in range(len(shards))]
+    plan = bundle.plan  # a device that only forwards frames computes nothing
+    busy = [index for index, placement in enumerate(plan.placements) if placement.shard]
+    shards = [bundle.shard(index) for index in busy]
+    leaving = [[spec.name for spec in leaving_of(plan, index)] for index in busy]
     levels, noise_limits = _levels_of(bundle)
     return verify_chain(
         loaded, shards, leaving, inputs, levels=levels, original=_runnable(model_path),

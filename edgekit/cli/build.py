@@ -15,7 +15,8 @@ from edgekit.cli.options import fleet_from, parse_inputs
 from edgekit.cli.render import byte_progress, print_json, say, show_facts, show_table, warn
 from edgekit.errors import ConfigError
 from edgekit.spec.card import ModelCard
-from edgekit.spec.plan import Cut, Plan
+from edgekit.spec.codec import RAW
+from edgekit.spec.plan import FRAME_CUT, Cut, Plan
 from edgekit.units import format_bytes, format_count
 from edgekit.vision.cards import resolve_card
 
@@ -31,7 +32,8 @@ _ROOM = 60
     "--cut",
     "cuts",
     multiple=True,
-    help="auto (default), none, or TENSOR[,TENSOR]; one --cut per border between devices.",
+    help="auto (default), none, or TENSOR[,TENSOR]; one --cut per border between devices. First "
+    "of them, frame: the first device only films and sends pictures (--codec jpeg-90).",
 )
 @click.option(
     "--strategy",
@@ -119,6 +121,7 @@ def command(
             model_sha256=order.model_sha256,
             check=order.check,
             lowering=lowered,
+            forwarding=order.forwarding,
             force=force,
             progress=progress,
         )
@@ -194,14 +197,24 @@ def _rows(result: BuildResult) -> list[tuple[str, ...]]:
     return [
         (
             placement.device,
-            placement.shard,
+            placement.shard or "none",
             format_count(placement.work_flop, "flop"),
             f"{placement.work_flop / total:.1%}",
             format_bytes(placement.weight_bytes),
-            f"{_short(cut)} ({format_bytes(cut.nbytes)})" if cut is not None else "answers",
+            _sent(plan, index),
         )
-        for placement, cut in zip(plan.placements, (*plan.cuts, None), strict=True)
+        for index, placement in enumerate(plan.placements)
     ]
+
+
+def _sent(plan: Plan, index: int) -> str:
+    """What leaves a device."""
+    if index == len(plan.cuts):
+        return "answers"
+    cut, codec = plan.cuts[index], plan.codec_of(index)
+    if cut == FRAME_CUT:
+        return f"frames ({'raw' if codec == RAW else codec.name})"
+    return f"{_short(cut)} ({format_bytes(cut.nbytes)})"
 
 
 def _short(cut: Cut) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekit.builder.build import Check
+from edgekit.builder.forwarding import Forwarding, behind_the_camera
 from edgekit.builder.planned import recipe_of
 from edgekit.builder.quantize.shard_report import Wanted
 from edgekit.cli.build_lowering import parse_codecs, parse_precisions
@@ -16,7 +17,7 @@ from edgekit.spec.base import load
 from edgekit.spec.codec import CodecRequest
 from edgekit.spec.fleet import Device, Fleet
 from edgekit.spec.fusion import FusionRule
-from edgekit.spec.plan import Plan
+from edgekit.spec.plan import FRAME, Plan
 from edgekit.spec.planning import PlanReport
 from edgekit.spec.workload import Workload
 from edgekit.units import format_bytes, format_count, parse_size
@@ -34,6 +35,7 @@ class Order:
     notes: tuple[str, ...] = ()
     precision: Mapping[str, Wanted] = field(default_factory=dict)
     codecs: tuple[CodecRequest, ...] = ()
+    forwarding: Forwarding | None = None
 
 
 def given_order(
@@ -52,13 +54,17 @@ def given_order(
     """
     if choice:
         raise ConfigError("--choice chooses from a plan", hint="add --plan plan.json")
-    fusion = fusion_rules(strategies, exceptions, fleet)
+    requests, forwarding = parse_codecs(codecs), None
+    if cuts[:1] == (FRAME,):
+        forwarding, fleet, requests = behind_the_camera(fleet, requests)
+        cuts = cuts[1:]
     return Order(
         fleet=fleet,
         rule=cuts or ("auto",),
-        fusion=fusion,
+        fusion=fusion_rules(strategies, exceptions, fleet),
         precision=parse_precisions(precisions, fleet),
-        codecs=parse_codecs(codecs),
+        codecs=requests,
+        forwarding=forwarding,
     )
 
 
@@ -100,6 +106,7 @@ def planned_order(path: Path, fleet: Fleet, choice: int) -> Order:
         notes=recipe.notes,
         precision=recipe.precision,
         codecs=recipe.codecs,
+        forwarding=recipe.forwarding,
     )
 
 

@@ -53,11 +53,14 @@ def test_a_plan_that_does_not_split_is_a_bundle_of_one_shard() -> None:
     assert recipe.rule == ("none",) and len(recipe.fleet.device) == 1
 
 
-def test_a_plan_that_sends_frames_says_where_the_camera_must_be_read() -> None:
-    """The first shard films; here it is not where the camera is."""
+def test_a_plan_that_sends_frames_has_the_camera_forward_them() -> None:
+    """The first shard is not where the camera is."""
     recipe = recipe_of(plan_report(chosen=frames()), FLEET)
     assert [device.name for device in recipe.fleet.device] == ["gateway"]
-    assert "give the agent on gateway that camera as its [source]" in recipe.notes[-1]
+    assert recipe.forwarding is not None
+    assert recipe.forwarding.device == "camera"
+    assert recipe.forwarding.codec.name == frames().hops[0].codec
+    assert not any("idle" in note and "camera" in note for note in recipe.notes)
 
 
 def test_an_alternative_can_be_built_by_its_number() -> None:
