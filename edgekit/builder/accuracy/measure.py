@@ -22,9 +22,9 @@ from edgekit.builder.load import LoadedModel
 from edgekit.builder.quantize.candidates import ShowStep
 from edgekit.builder.quantize.half import half
 from edgekit.builder.quantize.operators import select_operators
-from edgekit.builder.quantize.sizes import session_of
 from edgekit.builder.quantize.recipes import recipe_for
 from edgekit.builder.quantize.score import AccuracyDrop, ClassSet, DetectionSet
+from edgekit.builder.quantize.sizes import session_of
 from edgekit.builder.workload import workload_of
 from edgekit.errors import ConfigError, PlanError
 from edgekit.runtime.session import Session
