@@ -7,6 +7,7 @@ that go to the devices, and the exact ones that they are proved by.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
 import onnx
 
 from edgekit.builder.fuse import Fused
@@ -82,6 +83,10 @@ def lowered_shipment(
     chain = made.chain
     is_float = all(one == "fp32" for one in chain.precisions)
     shipped = chain.shipped
+    codecs = tuple(
+        msgspec.structs.replace(one, deadline_s=order.deadline_s) if one.element == "klt" else one
+        for one in shipped.codecs
+    )
     levels: tuple[Optimization, ...] = LEVELS if made.is_exact_here else ("none",)
     noisy: tuple[Optimization, ...] = levels if "fp16" in chain.precisions else ("all",)
     return Shipment(
@@ -92,7 +97,7 @@ def lowered_shipment(
         shards=shipped.shards,
         sent=shipped.cuts,
         precisions=chain.precisions,
-        codecs=() if all(one == RAW for one in shipped.codecs) else shipped.codecs,
+        codecs=() if all(one == RAW for one in codecs) else codecs,
         levels=levels,
         noise_limits=None if is_float else dict.fromkeys(noisy, made.report.noise),
         report=made.report,

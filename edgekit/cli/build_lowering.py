@@ -26,6 +26,7 @@ from edgekit.profiler.memory import measure_peak_bytes
 from edgekit.spec.card import ModelCard
 from edgekit.spec.codec import CodecRequest, parse_request
 from edgekit.spec.fleet import Fleet
+from edgekit.units import parse_duration
 
 _WANTED: tuple[Wanted, ...] = get_args(Wanted)
 Verb = Callable[..., Any]
@@ -37,6 +38,7 @@ class LoweringOptions:
 
     precision: Mapping[str, Wanted]
     codecs: tuple[CodecRequest, ...]
+    deadline: str | None
     calibrate: str | None
     calibrator: str
     keep_float: str
@@ -61,6 +63,10 @@ def lowering_options(verb: Verb) -> Verb:
             "--codec", "codecs", multiple=True, metavar="NAME",
             help="How activations cross: fp32, fp16, uint8, uint8-channel, klt:0.5, with +lz4 or "
             "+zstd; one for all cuts, or one for each.",
+        ),
+        click.option(
+            "--deadline", metavar="TIME",
+            help="Of klt, such as 40ms: where the link is slow, frames are sent more coarsely.",
         ),
         click.option(
             "--calibrate", metavar="SOURCE",
@@ -159,6 +165,7 @@ def lowering_of(
         return Lowering(
             precision=options.precision,
             codecs=options.codecs,
+            deadline_s=parse_duration(options.deadline) if options.deadline else None,
             frames=frames,
             card=card,
             profiles=profiles,
@@ -186,6 +193,14 @@ def _check(options: LoweringOptions) -> None:
                     f"--{name} has nothing to do: every shard stays fp32 and nothing is coded",
                     hint="add --precision int8 or auto, or --codec NAME",
                 )
+    if options.deadline is not None:
+        if not any(one.element == "klt" for one in options.codecs):
+            raise ConfigError(
+                "--deadline has nothing to shorten: only klt can send a frame more coarsely",
+                hint="add --codec klt:0.5",
+            )
+        if not parse_duration(options.deadline) > 0:
+            raise ConfigError(f"--deadline is {options.deadline}", hint="write such as 40ms")
     integers = [one for one in options.precision.values() if one in ("int8", "auto")]
     klt = [one.name for one in options.codecs if one.element == "klt"]
     if options.calibrate is None and (integers or klt):

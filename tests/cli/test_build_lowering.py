@@ -126,7 +126,29 @@ def test_principal_components_are_folded_into_the_shards_that_make_and_read_them
     assert codec.name == "klt:0.3+zstd" and [one.name for one in codec.components]
     assert bundle.plan.cuts[0].names == tuple(one.name for one in codec.components)
     assert bundle.plan.placements[0].outputs == bundle.plan.cuts[0].tensors
+    assert codec.deadline_s is None
     assert verify_bundle(bundle, world / "net.onnx").is_ok
+
+
+def test_a_deadline_travels_with_the_codec(world: Path) -> None:
+    built(world, "--codec", "klt:0.3", "--deadline", "40ms", *calibrated(world))
+    (codec,) = open_bundle(world / "bundle").plan.codecs
+    assert codec.deadline_s == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize(
+    ("codec", "deadline", "words"),
+    [
+        ("uint8", "40ms", "only klt can"),
+        ("klt:0.5", "0 s", "--deadline is 0 s"),
+        ("klt:0.5", "soon", "duration 'soon'"),
+    ],
+)
+def test_deadlines_that_make_no_sense_are_refused(
+    world: Path, codec: str, deadline: str, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        built(world, "--codec", codec, "--deadline", deadline, *calibrated(world))
 
 
 def test_fp16_needs_no_pictures_and_says_whether_it_pays_here(world: Path) -> None:

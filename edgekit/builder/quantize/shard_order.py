@@ -30,6 +30,8 @@ class Lowering:
     """By device; ANY_DEVICE for those that are not named, else these are fp32."""
     codecs: tuple[CodecRequest, ...] = ()
     """None, one for all cuts, or one for each."""
+    deadline_s: float | None = None
+    """What klt may take to cross: a frame that would take longer is sent more coarsely."""
     frames: CalibrationFrames | None = None
     card: ModelCard | None = None
     """How a detector's outputs are read: calibrators are judged by what is detected."""
