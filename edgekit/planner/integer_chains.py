@@ -48,15 +48,19 @@ def joined(
     """``steps`` with every chain that the runtime joins as one; ``leaving`` must exist as it is."""
     if not any(op.op_type in (QUANTIZE, DEQUANTIZE) for _, op in steps):
         return list(steps)
-    once = _rounded_once(steps, fused, leaving)
+    once = _rounded_once(steps, fused, tensor, leaving)
     return _Joining(steps=once, fused=fused, tensor=tensor, leaving=leaving).result()
 
 
-def _rounded_once(steps: Sequence[Step], fused: Set[str], leaving: Set[str]) -> list[Step]:
+def _rounded_once(
+    steps: Sequence[Step], fused: Set[str], tensor: Mapping[str, TensorSpec], leaving: Set[str]
+) -> list[Step]:
     """``steps`` without the integers between a layer and its activation.
 
     The quantizer rounds the layer's results, and those of the activation again; the runtime keeps
-    the second rounding alone, in whose range the activation is contained.
+    the second rounding alone where its least integer stands for 0, so that the activation is
+    contained in it. A workload does not know zero points: unsigned integers have theirs there,
+    signed ones are taken to be symmetric.
     Source: ONNX Runtime, DoubleQDQPairsRemover and ReluQuantFusion.
     """
     makers = {name: op for _, op in steps for name in op.outputs}
@@ -76,7 +80,8 @@ def _rounded_once(steps: Sequence[Step], fused: Set[str], leaving: Set[str]) -> 
             continue
         between = (there.inputs[0], there.outputs[0], back.outputs[0])
         is_joined = f"{QDQ}{layer.op_type}+{op.op_type}" in fused
-        is_rounded = readers[op.outputs[0]][0].op_type == QUANTIZE
+        rounding = readers[op.outputs[0]][0]
+        is_rounded = rounding.op_type == QUANTIZE and tensor[rounding.outputs[0]].dtype == "uint8"
         if is_joined and is_rounded and all(_is_read_once(n, readers, leaving) for n in between):
             gone.update((there.name, back.name))
             inputs = (there.inputs[0], *op.inputs[1:])

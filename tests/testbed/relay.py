@@ -25,6 +25,8 @@ _PACKET_BYTES = 65536
 _QUEUE_MOST = 20_000
 """Packets under way in one direction; more than any limited wire holds."""
 _READ_AT_ONCE = 64
+_NICENESS = -10
+"""A wire does not wait for a processor; the devices that it joins may."""
 
 
 @dataclass
@@ -94,6 +96,7 @@ def carry(lanes: list[Lane], until: int) -> None:
 
 def main() -> None:
     """Open both ends of each wire, say so, carry packets."""
+    os.nice(_NICENESS)
     lanes = []
     for wire in json.loads(sys.argv[1]):
         ends = [
