@@ -1,7 +1,9 @@
 """Which of several sessions is faster: run turn by turn, so that a slow moment hits all alike.
 
-In:  loaded sessions of one interface, and their inputs.  Out: the median wall time of each [s].
-Taken one after the other, two sessions would meet different clocks, caches and neighbours.
+In:  loaded sessions of one interface, and their inputs.  Out: the wall time of each [s].
+Taken one after the other, two sessions would meet different clocks, caches and neighbours. Shared
+processors change their speed, up to twice, for milliseconds to seconds at a time: medians of
+single sessions may then come from different speeds, so what is compared are the ratios of a round.
 """
 
 import time
@@ -21,8 +23,9 @@ _ROUNDS = (7, 101)
 def race(
     sessions: Sequence[Session], inputs: dict[str, Array], *, budget_s: float = 1.0
 ) -> tuple[float, ...]:
-    """Median wall time of one inference of each session, in their order.
+    """Wall time of one inference of each session, in their order.
 
+    Of the first the median; of the others that, times the median ratio to the first in a round.
     At least 7 rounds and at most 101; between these, as many as fit into ``budget_s``.
     Raises: DeviceError if the runtime fails.
     """
@@ -39,7 +42,11 @@ def race(
             started_s = time.perf_counter()
             session.run(inputs)
             own_s.append(time.perf_counter() - started_s)
-    return tuple(median(own_s) for own_s in times_s)
+    first_s = median(times_s[0])
+    return tuple(
+        first_s * median(own / first for own, first in zip(own_s, times_s[0], strict=True))
+        for own_s in times_s
+    )
 
 
 def is_faster(after_s: float, before_s: float) -> bool:

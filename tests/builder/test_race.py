@@ -34,3 +34,25 @@ def test_sessions_run_turn_by_turn() -> None:
 def test_a_gain_within_the_noise_is_none(share: float, faster: bool) -> None:
     """Two runs of one model differ by as much."""
     assert is_faster(share * 2.0, 2.0) is faster
+
+
+def test_a_processor_that_changes_its_speed_meanwhile_fools_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The slow half begins a little earlier for one session; medians alone would differ thrice."""
+    clock = [0.0]
+    monkeypatch.setattr("edgekit.builder.race.time.perf_counter", lambda: clock[0])
+    warm_up = [1.0, 1.0]
+    times_s = {
+        "first": iter([*warm_up, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0]),
+        "other": iter([*warm_up, 1.5, 1.5, 3.0, 3.0, 3.0, 3.0, 3.0]),
+    }
+
+    def session(name: str) -> EchoSession:
+        def answer(inputs: dict[str, Array]) -> dict[str, Array]:
+            clock[0] += next(times_s[name])
+            return inputs
+
+        return EchoSession((), (), function=answer)
+
+    assert race([session("first"), session("other")], {}, budget_s=0.0) == (1.0, 1.5)
