@@ -82,8 +82,9 @@ DETECTORS = {"yolox": YOLOX, "nanodet": NANODET}
 MODELS = (*DETECTORS, "nanodet-vtest", "yard", *CLASSIFIERS)
 QUICK_MODELS, QUICK_PICTURES = ("cifar10-repvgg", "nanodet"), 1000
 ENTROPY_MODELS = ("cifar10-repvgg", "resnet20")
-"""ONNX Runtime's search for the least entropy takes minutes for a classifier, and was stopped after
-ten for YOLOX-nano: its histograms grow with the range, and its time with their square."""
+"""ONNX Runtime's search for the least entropy takes 40 s for a small classifier, and was stopped
+after ten minutes for YOLOX-nano: its histograms grow with the range, and its time with their
+square."""
 YARD_SCENES = 25
 RACE_S = 8.0
 NOISE = 2 * MIN_GAIN
