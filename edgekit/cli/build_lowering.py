@@ -24,7 +24,7 @@ from edgekit.errors import ConfigError
 from edgekit.profiler.fleet_profiles import fleet_profiles
 from edgekit.profiler.memory import measure_peak_bytes
 from edgekit.spec.card import ModelCard
-from edgekit.spec.codec import CodecRequest, parse_request
+from edgekit.spec.codec import PICTURES, CodecRequest, parse_request
 from edgekit.spec.fleet import Fleet
 from edgekit.units import parse_duration
 
@@ -193,6 +193,12 @@ def _check(options: LoweringOptions) -> None:
                     f"--{name} has nothing to do: every shard stays fp32 and nothing is coded",
                     hint="add --precision int8 or auto, or --codec NAME",
                 )
+    for codec in options.codecs:
+        if codec.element in PICTURES:
+            raise ConfigError(
+                f"--codec {codec.name} carries pictures, and what crosses here are activations",
+                hint="add --cut frame to send whole frames, or use uint8+zstd",
+            )
     if options.deadline is not None:
         if not any(one.element == "klt" for one in options.codecs):
             raise ConfigError(

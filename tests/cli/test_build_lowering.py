@@ -181,6 +181,7 @@ def test_people_are_told_what_each_shard_gained_and_what_stays_in_float(world: P
         (("--precision", "nobody=int8"), "which the fleet does not have"),
         (("--precision", "int8", "--precision", "fp32"), "says again"),
         (("--codec", "zip"), "there is no codec 'zip'"),
+        (("--codec", "jpeg-90"), "carries pictures"),
         (("--keep-float", "none,stem"), "neither auto nor none nor names"),
     ],
 )
