@@ -104,6 +104,14 @@ def _check_buildable(candidate: Candidate) -> None:
             "one pipeline",
             hint="build one of its alternatives with --choice and its number",
         )
+    working = {stage.device for stage in candidate.stages}
+    filming = {hop.source for hop in candidate.hops if hop.carries == "frame"} & working
+    if filming:
+        raise PlanError(
+            f"in this plan {min(filming)} sends frames on and runs a later shard as well, and an "
+            "agent does one of the two",
+            hint="build one of its alternatives with --choice and its number",
+        )
 
 
 def _codecs(candidate: Candidate) -> tuple[CodecRequest, ...]:

@@ -106,8 +106,14 @@ def case_of(fleet: Fleet, dataset: str, network: str, pictures: Pictures, *, say
 
 
 def _buildable(report: PlanReport) -> Candidate | None:
-    """The best of its families but farms: agents do not deal frames out yet."""
-    found = [one for one in (report.chosen, *report.alternatives) if one and not one.members]
+    """The best that agents can run: they do not deal frames out, nor film and run a later shard."""
+    found = [
+        one
+        for one in (report.chosen, *report.alternatives)
+        if one
+        and not one.members
+        and not {hop.source for hop in one.hops if hop.carries == "frame"} & set(one.devices)
+    ]
     return min(found, key=lambda one: one.interval_s, default=None)
 
 

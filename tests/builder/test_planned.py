@@ -63,6 +63,13 @@ def test_a_plan_that_sends_frames_has_the_camera_forward_them() -> None:
     assert not any("idle" in note and "camera" in note for note in recipe.notes)
 
 
+THERE_AND_BACK = candidate(
+    "pipeline",
+    [stage("gateway", 4, until=("a",)), stage("camera", 6, after=("a",))],
+    [*frames().hops[:1], hop("gateway", "camera", 2)],
+)
+
+
 def test_an_alternative_can_be_built_by_its_number() -> None:
     """Counted as in the table, from 1."""
     recipe = recipe_of(plan_report(), FLEET, choice=2)
@@ -74,6 +81,7 @@ def test_an_alternative_can_be_built_by_its_number() -> None:
     [
         ({"chosen": None}, 0, "no plan keeps all its limits"),
         ({"chosen": farm()}, 0, "a bundle is one pipeline"),
+        ({"chosen": THERE_AND_BACK}, 0, "camera sends frames on and runs a later shard"),
         ({}, 9, "has 4 alternatives, not a number 9"),
         ({"fleet": "garden"}, 0, "made for the fleet 'garden', not for 'yard'"),
     ],
