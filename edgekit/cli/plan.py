@@ -42,6 +42,11 @@ T = TypeVar("T")
     "--lambda1", type=float, default=0.0, metavar="S/PP", help="Seconds that one pp is worth."
 )
 @click.option(
+    "--farms",
+    is_flag=True,
+    help="Also choose to deal frames out over pipelines: not buildable yet.",
+)
+@click.option(
     "--accuracy",
     "accuracy_file",
     type=click.Path(path_type=Path),
@@ -139,6 +144,7 @@ def goal_of(
     arrival: float | None,
     max_accuracy_drop: float,
     lambda1: float,
+    farms: bool = False,
 ) -> Goal:
     """The goal that the options state; milliseconds become seconds here."""
     return Goal(
@@ -148,6 +154,7 @@ def goal_of(
         arrival_fps=arrival,
         max_accuracy_drop_pp=max_accuracy_drop,
         lambda1_s_per_pp=lambda1,
+        farms=farms,
     )
 
 

@@ -68,8 +68,8 @@ class _Costs:
 
     enter: list[Array]
     """Per kind: (entries, ports + 1); the last column is the model's end."""
-    stay: list[list[Array]]
-    """Per kind: one matrix (ports, ports + 1) for every entry, or one for all."""
+    stay: list[Array]
+    """Per kind: (ports, ports + 1)."""
     hops: dict[tuple[int, int], Array]
     exits: list[float]
 
@@ -93,17 +93,6 @@ class _Pricer:
         if self.mode == "sum":
             value = busy_s + waits_s(busy_s, self.arrival_fps) + delay_s
         return np.where(busy_s <= self.limit_s, value, np.inf)
-
-    def joined(self, busy_s: Array, already_s: float) -> Array:
-        """The source's processor, which has encoded the frame before it runs this shard."""
-        total_s = busy_s + already_s
-        if self.mode == "max":
-            return np.where(total_s <= self.limit_s, total_s, np.inf)
-        before_s = float(waits_s(np.array(already_s), self.arrival_fps))
-        if not math.isfinite(before_s):
-            return np.full_like(busy_s, np.inf)
-        value = busy_s + waits_s(total_s, self.arrival_fps) - before_s
-        return np.where(total_s <= self.limit_s, value, np.inf)
 
 
 class DenseSearch:
@@ -182,8 +171,6 @@ class DenseSearch:
             for time_s in times:
                 enter, stay = self._busy_with(kind, time_s)
                 parts += [enter.ravel(), stay.ravel()]
-                if kind == ports.source:
-                    parts += [(stay + one).ravel() for one in ports.entry_encode_s[1:]]
             hops = [self._hop(kind, other) for other in self.kinds]
             hops += [ports.entry_hop(kind), ports.exit_hop(kind)]
             parts += [hop.busy_s for hop in hops if hop is not None]
@@ -212,9 +199,8 @@ class DenseSearch:
                 first[1:] = np.inf
             entering.append(first)
         staying = [
-            [pricer.joined(stay[kind], float(one)) for one in encode_s]
-            if kind == ports.source and encode_s.any()
-            else [pricer.alone(stay[kind])]
+            # A device has one place in a pipeline: the source forwards frames, or runs its start.
+            np.full_like(stay[kind], np.inf) if kind == ports.source else pricer.alone(stay[kind])
             for kind in self.kinds
         ]
         hops = {
@@ -270,14 +256,8 @@ class DenseSearch:
         if not pairs:
             return []
         stacked = np.stack([a for _, a in pairs])
-        matrices = costs.stay[kind]
-        if len(matrices) == 1:
-            flat = stacked.reshape(-1, stacked.shape[-1])
-            values = _product(flat, matrices[0], run.mode).reshape(*stacked.shape[:2], -1)
-        else:
-            values = np.stack(
-                [_product(stacked[:, e], one, run.mode) for e, one in enumerate(matrices)], axis=1
-            )
+        flat = stacked.reshape(-1, stacked.shape[-1])
+        values = _product(flat, costs.stay[kind], run.mode).reshape(*stacked.shape[:2], -1)
         made = []
         for (used, _), value in zip(pairs, values, strict=True):
             wider = tuple(count + (one == kind) for one, count in enumerate(used))
@@ -321,8 +301,7 @@ class DenseSearch:
         column = len(self.ports.nodes)
         while sum(used) > 1:
             before = tuple(count - (one == kind) for one, count in enumerate(used))
-            matrices = costs.stay[kind]
-            matrix = matrices[at if len(matrices) > 1 else 0]
+            matrix = costs.stay[kind]
             fold = np.maximum if run.mode == "max" else np.add
             arriving = self._arriving(run, before, kind, costs)[at]
             port = int(fold(arriving, matrix[:, column]).argmin())

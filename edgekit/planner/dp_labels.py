@@ -122,12 +122,10 @@ class LabelSearch:
         zero = np.zeros_like(hop.busy_s)
         return self._row(hop.busy_s, hop.delay_s, zero, zero)
 
-    def _shard(
-        self, kind: int, option: Option, begin: Array, coming_s: Array, encoded_s: Array
-    ) -> Array:
+    def _shard(self, kind: int, option: Option, begin: Array, coming_s: Array) -> Array:
         """Sums of shards from nodes ``begin`` to every port and the end, (begins, ends, sums).
 
-        ``coming_s``: what decoding takes; ``encoded_s``: what the source's processor did before.
+        ``coming_s``: what decoding takes.
         """
         ports = self.ports
         going_s = np.append(ports.encode_s[kind], 0.0)
@@ -136,14 +134,8 @@ class LabelSearch:
         busy_s = coming_s[:, None] + time_s + going_s[None, :]
         drop_pp = option.drop_pp[np.ix_(begin, self._nodes)]
         drop_pp = drop_pp + np.append(ports.port_drop_pp, 0.0)[None, :]
-        total_s = busy_s + encoded_s[:, None]
-        watts = self._watts[kind]
         with np.errstate(invalid="ignore"):
-            result = self._row(total_s, 0.0, drop_pp, total_s * watts)
-        if "latency" in self.sums and encoded_s.any():
-            before_s = encoded_s + waits_s(encoded_s, ports.goal.arrival_fps)
-            with np.errstate(invalid="ignore"):
-                result[..., self.sums.index("latency")] -= before_s[:, None]
+            result = self._row(busy_s, 0.0, drop_pp, busy_s * self._watts[kind])
         return np.nan_to_num(result, nan=np.inf, posinf=np.inf)
 
     def _entering(self, kind: int) -> list[Labels]:
@@ -161,13 +153,15 @@ class LabelSearch:
             way = self._hop(hop) + self._row(encode_s, 0.0, ports.entry_drop_pp[1:], zero)
         for index, option in enumerate(ports.options[kind]):
             begin = np.zeros(len(entries), int)
-            sums = self._shard(kind, option, begin, coming_s, np.zeros(len(entries)))
+            sums = self._shard(kind, option, begin, coming_s)
             sums = sums + way[:, None, :]
             found.append(self._flat(entries, sums, index, -1, np.zeros(len(entries), int)))
         return found
 
     def _added(self, used: Used, kind: int) -> list[Labels]:
         ports, found = self.ports, []
+        if kind == ports.source:  # it forwards frames, or runs the start: one place for a device
+            return []
         for last in self.kinds:
             labels = self._reached.get((used, last))
             if labels is None or (last == kind and ports.counts[kind] < 2):
@@ -180,13 +174,8 @@ class LabelSearch:
             alive = np.flatnonzero(fits)
             for index, option in enumerate(ports.options[kind]):
                 chosen = alive[ports.begins(option)[labels.port[alive]]]
-                encoded_s = ports.entry_encode_s[labels.entry[chosen]]
-                if kind != ports.source:
-                    encoded_s = np.zeros(len(chosen))
                 port = labels.port[chosen]
-                sums = self._shard(
-                    kind, option, ports.nodes[port], ports.decode_s[kind][port], encoded_s
-                )
+                sums = self._shard(kind, option, ports.nodes[port], ports.decode_s[kind][port])
                 sums += arriving[chosen][:, None, :]
                 found.append(self._flat(labels.entry[chosen], sums, index, last, chosen))
         return found

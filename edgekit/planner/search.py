@@ -26,6 +26,9 @@ _LEAST_RUNS = 2
 _SOME_FARMS = (
     "farms: only those of the largest sums of rates and of the quickest devices were priced"
 )
+_NOT_ASKED = (
+    "frames would have to be dealt out, and agents run one pipeline (--farms plans it all the same)"
+)
 _SAME = 1e-9
 
 
@@ -83,10 +86,13 @@ def weigh(table: CostTable, goal: Goal, *, with_front: bool = True) -> Weighed:
     engine = Engine(table, goal)
     farms, is_every_farm = all_farms(engine)
     extremes = _extremes(engine)
-    bests = _bests([*extremes, *farms])
+    bests = _bests([*extremes, *(farms if goal.farms else [])])
 
     def rank(one: Candidate) -> tuple[float, ...]:
         return (len(violations(table, goal, one)), *_order(goal, one, bests))
+
+    def may_be(some: Sequence[Candidate]) -> list[Candidate]:
+        return [one for one in some if goal.farms or not one.members]
 
     singles, refused = single_devices(table, goal, rank)
     found = [
@@ -100,7 +106,7 @@ def weigh(table: CostTable, goal: Goal, *, with_front: bool = True) -> Weighed:
         same = [one for one in (*paths, *farms) if one.family == name]
         families += [min(same, key=rank)] if same else []
     everything = [*families, *paths, *farms]
-    chosen = min(everything, key=rank, default=None)
+    chosen = min(may_be(everything), key=rank, default=None)
     if chosen is not None and violations(table, goal, chosen):
         chosen = None
     others = [one for one in families if chosen is None or one != chosen]
@@ -110,7 +116,7 @@ def weigh(table: CostTable, goal: Goal, *, with_front: bool = True) -> Weighed:
     return Weighed(
         chosen=chosen,
         families=sorted(families, key=rank),
-        all=everything,
+        all=may_be(everything),
         refusals=tuple(refused),
         bests=bests,
         notes=tuple(notes),
@@ -191,7 +197,10 @@ def _is_finite(one: Candidate) -> bool:
 
 
 def _why(goal: Goal, one: Candidate, chosen: Candidate | None, bests: Bests) -> str:
-    """How far ``one`` is behind."""
+    """How far ``one`` is behind, or what else speaks against it."""
+    if one.members and not goal.farms:
+        gain = "" if chosen is None else _gain(goal, one, chosen, bests)
+        return gain + _NOT_ASKED
     if chosen is None:
         return "no plan keeps the limits"
     words = {
@@ -204,6 +213,14 @@ def _why(goal: Goal, one: Candidate, chosen: Candidate | None, bests: Bests) -> 
     if not math.isfinite(mine):
         return f"its {words} is not known"
     return f"{words} {(mine / best - 1) * 100:.1f} % above the best" if best > 0 else "not better"
+
+
+def _gain(goal: Goal, one: Candidate, chosen: Candidate, bests: Bests) -> str:
+    """Such as "1.28 times the throughput, but ", where a farm is ahead."""
+    faster = chosen.interval_s / one.interval_s if one.interval_s > 0 else 1.0
+    if objective_value(goal, one, bests) >= objective_value(goal, chosen, bests) or faster <= 1:
+        return ""
+    return f"{faster:.2f} times the throughput, but "
 
 
 def _refuse_nonsense(table: CostTable, goal: Goal) -> None:

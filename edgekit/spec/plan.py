@@ -64,6 +64,8 @@ class Placement(Spec, frozen=True, kw_only=True):
     """The re-parameterizable blocks of this shard, in model order."""
     precision: Precision = "fp32"
     """int8: its layers are QDQ; what leaves it for the next device are the integers themselves."""
+    engine: str = ""
+    """Path of its engine recipe inside the bundle; empty: it is for ONNX Runtime alone."""
 
 
 class Plan(Spec, frozen=True, kw_only=True):

@@ -34,6 +34,9 @@ class Goal(Spec, frozen=True, kw_only=True):
     """0: only plans whose accuracy is that of the model as it came."""
     arrival_fps: float | None = None
     """Frames arrive at random (Poisson) at this rate, and wait where a stage is busy."""
+    farms: bool = False
+    """Whether frames may be dealt out over several pipelines. Off, such plans are shown, but not
+    chosen: a bundle holds one pipeline, and agents do not deal frames out."""
     lambda1_s_per_pp: float = 0.0
     """The paper's multiplier: seconds that one percentage point of accuracy is worth."""
 

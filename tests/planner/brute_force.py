@@ -60,6 +60,8 @@ def every_pipeline(
     cache: dict[object, list[_Part]] = {}
     for count in range(1, len(names) + 1):
         for order in itertools.permutations(names, count):
+            if source in order[1:]:  # it forwards frames or runs the start, not a later shard
+                continue
             for chain in chains(sets, count - 1):
                 nodes = [0, *chain, end]
                 choices = [

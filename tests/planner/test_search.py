@@ -191,7 +191,8 @@ def test_two_runs_give_the_same_report(seed: int) -> None:
 def test_the_chosen_plan_keeps_the_limits_and_nothing_listed_beats_it(seed: int) -> None:
     """Among everything the report shows."""
     table = CostTable(random_scenario(seed))
-    for goal in (Goal(), Goal(objective="throughput"), Goal(objective="balanced")):
+    goals = (Goal(), Goal(objective="throughput"), Goal(objective="balanced"))
+    for goal in (*goals, *(msgspec.structs.replace(one, farms=True) for one in goals)):
         report = plan_with(table, goal)
         if report.chosen is None:
             continue
@@ -199,7 +200,7 @@ def test_the_chosen_plan_keeps_the_limits_and_nothing_listed_beats_it(seed: int)
         least = objective_value(goal, report.chosen, bests)
         assert not violations(table, goal, report.chosen)
         for one in (*report.pareto, *report.alternatives, *report.neighbours):
-            if not violations(table, goal, one):
+            if not violations(table, goal, one) and (goal.farms or not one.members):
                 assert least <= objective_value(goal, one, bests) * (1 + 1e-9)
         assert report.chosen in report.alternatives
 
@@ -208,13 +209,46 @@ def test_a_farm_is_priced_again_as_it_was() -> None:
     """Members keep what they were priced at; their shares add up to all frames."""
     for seed in range(30):
         table = CostTable(random_scenario(seed, lossy=False))
-        report = plan_with(table, Goal(objective="throughput"))
+        report = plan_with(table, Goal(objective="throughput", farms=True))
         if report.chosen and report.chosen.members:
             farm = price_farm(table, report.goal, report.chosen.members)
             assert farm.interval_s == pytest.approx(report.chosen.interval_s)
             assert sum(farm.shares) == pytest.approx(1.0)
             return
     pytest.fail("no farm was the best anywhere")
+
+
+def test_a_farm_that_was_not_asked_for_is_shown_and_not_chosen() -> None:
+    """No bundle holds one; what it would bring is said, and what keeps it from being chosen."""
+    seen = 0
+    for seed in range(30):
+        table = CostTable(random_scenario(seed, lossy=False))
+        free = plan_with(table, Goal(objective="throughput", farms=True))
+        if free.chosen is None or not free.chosen.members:
+            continue
+        report = plan_with(table, Goal(objective="throughput"))
+        assert report.chosen is None or not report.chosen.members
+        assert not [one for one in report.pareto if one.members]
+        reasons = [
+            one.reason for one in report.refusals if "times the throughput, but" in one.reason
+        ]
+        assert reasons, seed
+        assert "--farms" in reasons[0]
+        seen += 1
+    assert seen
+
+
+def test_the_source_never_runs_a_later_shard_of_frames_that_it_sent() -> None:
+    """A device has one place in a pipeline."""
+    for seed in range(40):
+        scenario = random_scenario(seed)
+        source = scenario.fleet.source_name
+        for objective in ("latency", "throughput"):
+            report = plan(scenario, Goal(objective=objective, max_accuracy_drop_pp=5.0))
+            for one in (*report.alternatives, *report.pareto):
+                for part in one.members or (one,):
+                    sends = any(hop.carries == "frame" for hop in part.hops)
+                    assert not (sends and source in part.devices)
 
 
 def test_energy_without_a_meter_is_refused() -> None:
