@@ -29,6 +29,8 @@ _VERBS = {
     "deploy": "Publish a bundle and switch every device of its plan to it.",
     "enrol": "Make the certificates with which the devices of a fleet trust each other.",
     "dashboard": "Open the live page of a fleet.",
+    "bench": "Run a benchmark of the source checkout, such as the paper's experiments.",
+    "testbed": "Unequal devices on this one machine, with real links between them.",
     "demo": "The main job on one machine: build, two agents, live page.",
 }
 

@@ -44,7 +44,7 @@ T = TypeVar("T")
 @click.option(
     "--farms",
     is_flag=True,
-    help="Also choose to deal frames out over pipelines: not buildable yet.",
+    help="Also choose to deal frames out over pipelines (not buildable).",
 )
 @click.option(
     "--accuracy",

@@ -1,15 +1,12 @@
 """One experiment of the paper: plan as a method would, build, run through the agents, measure.
 
-In:  a bed (``tests.testbed``), a fleet, a trained network, a method.  Out: a Run, saved as JSON:
-what was planned and what came of it.  A Run that lies there already is not done again.
-Methods: "ours", confined to one pipeline; the other planners of ``planner.policies``, which know
-one cut, raw activations and the model folded whole; ours with one idea taken away
-(``planner.ablations``).
+In:  a bed (``tests.testbed``), a Case.  Out: Runs, each saved as JSON: what was planned and what
+came of it. A Run that lies there is not done again; methods that planned the same share one.
 """
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -18,22 +15,18 @@ from edgekit.builder.build import build_bundle
 from edgekit.builder.planned import recipe_of
 from edgekit.bundle.bundle import Bundle
 from edgekit.errors import EdgeKitError
-from edgekit.planner.ablations import ablate
 from edgekit.spec.base import Spec, load, save
-from edgekit.spec.fleet import Fleet
 from edgekit.spec.messages import Quantiles
-from edgekit.spec.planning import Candidate, Goal, PlanReport
-from edgekit.workflow_plan import PlanAnswer, PlanRequest, make_plan
+from edgekit.spec.planning import Candidate, PlanReport
+from tests.bench.paper_case import OURS, Case
 from tests.bench.paper_world import Pictures, as_file_name, card_of, model_of
-from tests.testbed.agents import run_stream
+from tests.testbed.agents import StreamRun, run_stream
 from tests.testbed.plain import Bed
 
-OURS = "ours"
-GOAL = Goal(objective="throughput")
-LOADS = ("saturation", "poisson")
+SATURATION, RANDOM, STEADY = "saturation", "poisson", "fixed"
 _LEAST_FRAMES, _MOST_FRAMES = 120, 10_000
-_POISSON_SHARE = 0.7
-"""Of the throughput of ours, at which requests arrive for everybody."""
+_SHARE = 0.7
+"""Of the throughput of ours, at which requests arrive for everybody, at random or evenly."""
 Say = Callable[[str], None]
 
 
@@ -60,61 +53,14 @@ class Run(Spec, frozen=True, kw_only=True):
     """Per frame, on all links."""
     problem: str = ""
     """Why there are no measurements."""
+    same_as: str = ""
+    """The method that planned the same, and was measured."""
 
     @property
     def key(self) -> dict[str, str]:
         """What tells it from all others."""
         names = ("fleet", "dataset", "network", "method", "load", "round")
         return {name: str(getattr(self, name)) for name in names}
-
-
-@dataclass
-class Case:
-    """A network on a fleet, with what every method would do there."""
-
-    fleet: Fleet
-    dataset: str
-    network: str
-    answer: PlanAnswer
-    plans: Mapping[str, Candidate | None]
-    notes: Mapping[str, str]
-    bundles: dict[str, Bundle | str] = field(default_factory=dict)
-    """By plan, as text: the bundle, or why there is none."""
-
-
-def case_of(fleet: Fleet, dataset: str, network: str, pictures: Pictures, *, say: Say) -> Case:
-    """Plan by every method."""
-    say(f"{fleet.name}, {dataset}, {network}: plan")
-    request = PlanRequest(
-        model=model_of(dataset, network),
-        fleet=fleet,
-        folder=Path(),
-        goal=GOAL,
-        image=next(iter(sorted(pictures.folder.glob("*.png")))),
-        with_policies=True,
-    )
-    answer = make_plan(request, progress=lambda text, done, total: None)
-    results = (*answer.report.policies, *ablate(answer.scenario, GOAL))
-    return Case(
-        fleet=fleet,
-        dataset=dataset,
-        network=network,
-        answer=answer,
-        plans={OURS: _buildable(answer.report)} | {one.policy: one.candidate for one in results},
-        notes={one.policy: one.note for one in results},
-    )
-
-
-def _buildable(report: PlanReport) -> Candidate | None:
-    """The best that agents can run: they do not deal frames out, nor film and run a later shard."""
-    found = [
-        one
-        for one in (report.chosen, *report.alternatives)
-        if one
-        and not one.members
-        and not {hop.source for hop in one.hops if hop.carries == "frame"} & set(one.devices)
-    ]
-    return min(found, key=lambda one: one.interval_s, default=None)
 
 
 def described(candidate: Candidate) -> str:
@@ -130,26 +76,121 @@ def described(candidate: Candidate) -> str:
     return " -> ".join(stages) + (f" by {', '.join(hops)}" if hops else "")
 
 
-def bundle_of(case: Case, candidate: Candidate, home: Path) -> Bundle | str:
-    """The bundle of a plan, built once; or why it cannot be built."""
-    text = described(candidate)
-    if text not in case.bundles:
-        report: PlanReport = msgspec.structs.replace(case.answer.report, chosen=candidate)
+class Workshop:
+    """Builds the bundle of each plan of a case once."""
+
+    def __init__(self, case: Case, home: Path) -> None:
+        self._case, self._home = case, home
+        self._built: dict[str, Bundle | str] = {}
+
+    def bundle(self, candidate: Candidate) -> Bundle | str:
+        """The bundle, or why there is none."""
+        text, case = described(candidate), self._case
+        if text not in self._built:
+            report: PlanReport = msgspec.structs.replace(case.report, chosen=candidate)
+            try:
+                recipe = recipe_of(report, case.fleet)
+                self._built[text] = build_bundle(
+                    model_of(case.dataset, case.network),
+                    fleet=recipe.fleet,
+                    rule=recipe.rule,
+                    fusion=recipe.fusion,
+                    forwarding=recipe.forwarding,
+                    card=card_of(case.dataset, case.network),
+                    model_sha256=recipe.model_sha256,
+                    out=self._home / f"bundle-{len(self._built)}",
+                ).bundle
+            except EdgeKitError as error:
+                self._built[text] = error.what
+        return self._built[text]
+
+
+class Effort(Spec, frozen=True, kw_only=True):
+    """How much is measured."""
+
+    methods: tuple[str, ...]
+    loads: tuple[str, ...]
+    rounds: int
+    seconds: float
+    """Of one run, about."""
+
+
+def run_case(
+    bed: Bed, case: Case, pictures: Pictures, out: Path, *, effort: Effort, say: Say
+) -> Iterator[Run]:
+    """Every method under every load, in turns; those under ``out`` already are read.
+
+    Requests arrive at the same rate for every method: a share of what ours was measured to carry.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgekit-paper-") as home:
+        site = _Site(bed, case, pictures, Workshop(case, Path(home)), effort.seconds)
+        own_fps = 0.0
+        for number in range(effort.rounds):
+            for load_name in effort.loads:
+                measured: dict[str, Run] = {}
+                rate = 0.0 if load_name == SATURATION else _SHARE * own_fps
+                for method in effort.methods:
+                    run = _blank(case, method, load_name, number)
+                    path = out / f"{as_file_name(run.key)}.json"
+                    if path.exists():
+                        run = load(path, Run)
+                    elif twin := measured.get(run.plan):
+                        run = _alike(run, twin)
+                        save(run, path)
+                    else:
+                        say(" ".join(run.key.values()))
+                        run = site.measured(run, rate)
+                        save(run, path)
+                    if not run.problem:
+                        measured.setdefault(run.plan, run)
+                    if (method, load_name) == (OURS, SATURATION):
+                        own_fps = run.fps or run.predicted_fps
+                    yield run
+
+
+@dataclass(frozen=True)
+class _Site:
+    """Where the runs of one case take place."""
+
+    bed: Bed
+    case: Case
+    pictures: Pictures
+    workshop: Workshop
+    seconds: float
+
+    def measured(self, run: Run, arrival_fps: float) -> Run:
+        """``run`` with its figures, or with the problem that it met."""
+        candidate = self.case.plans.get(run.method)
+        if candidate is None:
+            return run
+        bundle = self.workshop.bundle(candidate)
+        if isinstance(bundle, str):
+            return msgspec.structs.replace(run, problem=bundle)
+        count = frames_for(arrival_fps or run.predicted_fps, self.seconds)
+        options = "mode=every"
+        if arrival_fps:
+            options += f"&fps={arrival_fps:.3f}"
+        if run.load == RANDOM:
+            options += "&arrivals=poisson"
         try:
-            recipe = recipe_of(report, case.fleet)
-            case.bundles[text] = build_bundle(
-                model_of(case.dataset, case.network),
-                fleet=recipe.fleet,
-                rule=recipe.rule,
-                fusion=recipe.fusion,
-                forwarding=recipe.forwarding,
-                card=card_of(case.dataset, case.network),
-                model_sha256=recipe.model_sha256,
-                out=home / f"bundle-{len(case.bundles)}",
-            ).bundle
+            done = run_stream(self.bed, bundle, self.pictures.source(count, options))
         except EdgeKitError as error:
-            case.bundles[text] = error.what
-    return case.bundles[text]
+            return msgspec.structs.replace(run, problem=error.what)
+        return with_figures(run, done, self.pictures)
+
+
+def with_figures(run: Run, done: StreamRun, pictures: Pictures) -> Run:
+    """``run`` with what was measured."""
+    hops = [sum(hop.bytes for hop in one.hops) for one in done.reports]
+    return msgspec.structs.replace(
+        run,
+        frames=len(done.reports),
+        fps=done.fps,
+        age_ms=done.age_ms,
+        mean_age_ms=done.mean_age_ms,
+        accuracy_percent=pictures.accuracy_percent(done.reports),
+        link_bytes=max(hops, default=0),
+    )
 
 
 def frames_for(fps: float, seconds: float) -> int:
@@ -157,38 +198,11 @@ def frames_for(fps: float, seconds: float) -> int:
     return int(min(max(fps * seconds, _LEAST_FRAMES), _MOST_FRAMES))
 
 
-def run_case(
-    bed: Bed,
-    case: Case,
-    pictures: Pictures,
-    out: Path,
-    *,
-    methods: tuple[str, ...],
-    rounds: int,
-    seconds: float,
-    say: Say,
-) -> Iterator[Run]:
-    """Every method under every load, in turns; those under ``out`` already are read.
-
-    Requests arrive at the same rate for every method: a share of what ours was measured to carry.
-    """
-    with tempfile.TemporaryDirectory(prefix="edgekit-paper-") as home:
-        own_fps = 0.0
-        for number in range(rounds):
-            for load_name in LOADS:
-                for method in methods:
-                    run = _blank(case, method, load_name, number)
-                    path = out / f"{as_file_name(run.key)}.json"
-                    if path.exists():
-                        run = load(path, Run)
-                    else:
-                        say(" ".join(run.key.values()))
-                        rate = _POISSON_SHARE * own_fps if load_name == "poisson" else 0.0
-                        run = _measured(bed, case, run, pictures, Path(home), seconds, rate)
-                        save(run, path)
-                    if (method, load_name) == (OURS, "saturation"):
-                        own_fps = run.fps or run.predicted_fps
-                    yield run
+def _alike(run: Run, twin: Run) -> Run:
+    """``run`` with the figures of another method that planned the same."""
+    names = ("frames", "fps", "age_ms", "mean_age_ms", "accuracy_percent", "link_bytes")
+    figures: Mapping[str, object] = {name: getattr(twin, name) for name in names}
+    return msgspec.structs.replace(run, same_as=twin.method, **figures)
 
 
 def _blank(case: Case, method: str, load_name: str, number: int) -> Run:
@@ -206,37 +220,4 @@ def _blank(case: Case, method: str, load_name: str, number: int) -> Run:
         predicted_fps=candidate.throughput_fps if candidate else 0.0,
         predicted_latency_ms=1e3 * candidate.latency.time_s if candidate else 0.0,
         problem="" if known else case.notes.get(method, "no plan"),
-    )
-
-
-def _measured(
-    bed: Bed,
-    case: Case,
-    run: Run,
-    pictures: Pictures,
-    home: Path,
-    seconds: float,
-    arrival_fps: float,
-) -> Run:
-    candidate = case.plans.get(run.method)
-    if candidate is None:
-        return run
-    bundle = bundle_of(case, candidate, home)
-    if isinstance(bundle, str):
-        return msgspec.structs.replace(run, problem=bundle)
-    rate = arrival_fps or run.predicted_fps
-    options = f"mode=every&arrivals=poisson&fps={arrival_fps:.3f}" if arrival_fps else "mode=every"
-    try:
-        done = run_stream(bed, bundle, pictures.source(frames_for(rate, seconds), options))
-    except EdgeKitError as error:
-        return msgspec.structs.replace(run, problem=error.what)
-    hops = [sum(hop.bytes for hop in one.hops) for one in done.reports]
-    return msgspec.structs.replace(
-        run,
-        frames=len(done.reports),
-        fps=done.fps,
-        age_ms=done.age_ms,
-        mean_age_ms=done.mean_age_ms,
-        accuracy_percent=pictures.accuracy_percent(done.reports),
-        link_bytes=max(hops, default=0),
     )

@@ -79,6 +79,30 @@ def test_a_dilated_session_takes_its_factor_times_as_long_and_gives_the_same_ans
         DilatedSession(dilated, factor=0.5)
 
 
+def test_a_dilated_session_stays_steady_when_a_run_is_disturbed() -> None:
+    """What the host does meanwhile is not multiplied: a board of its own would not feel it."""
+    extra_s = [0.0]
+
+    def work(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        end = time.thread_time() + 0.01 + extra_s[0]
+        while time.thread_time() < end:
+            pass
+        return inputs
+
+    dilated = DilatedSession(EchoSession((SPEC,), (SPEC,), function=work), factor=10.0)
+    inputs = random_inputs((SPEC,))
+    dilated.run(inputs)
+
+    def run_s() -> float:
+        started_s = time.perf_counter()
+        dilated.run(inputs)
+        return time.perf_counter() - started_s
+
+    quiet_s = min(run_s() for _ in range(3))
+    extra_s[0] = 0.04
+    assert min(run_s() for _ in range(3)) < 2 * quiet_s  # five times as much, were it multiplied
+
+
 def test_random_inputs_repeat_with_their_seed_and_fit_their_dtype() -> None:
     """Golden vectors and warm-up use them."""
     specs = (SPEC, TensorSpec(name="n", dtype="int64", shape=(3,)))
