@@ -13,7 +13,6 @@ network, it serves what was last committed.
 
 import logging
 import queue
-import secrets
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -21,19 +20,19 @@ from pathlib import Path
 
 from edgekit import __version__
 from edgekit.agent.board_profile import BoardProfiler, objection_to_measuring
+from edgekit.agent.identity import new_run_id, offline_will
 from edgekit.agent.link_meter import LinkMeter, NoLinkMeter
 from edgekit.agent.pipeline import MakeLink, Pipeline
 from edgekit.agent.prepare import (
-    LoadSession,
     Prepared,
     check_source,
     completed,
     files_for,
-    load_onnx_session,
     prepare,
 )
 from edgekit.agent.puller import pull_announcement, pull_file
 from edgekit.agent.reports import Reporter
+from edgekit.agent.shard_session import LoadSession
 from edgekit.agent.store import Current, Store
 from edgekit.errors import DeviceError, EdgeKitError, LinkError
 from edgekit.runtime.ort import runtime_name
@@ -46,23 +45,9 @@ from edgekit.transport.port import Activation, HopListener, Reply, answer_to
 
 logger = logging.getLogger(__name__)
 
+__all__ = ["Agent", "new_run_id", "offline_will"]
+
 _RECONNECT_S = 2.0
-
-
-def new_run_id() -> str:
-    """A name for this agent process, different after every restart."""
-    return secrets.token_hex(4)
-
-
-def offline_will(config: AgentConfig, run: str) -> tuple[str, bytes]:
-    """Topic and payload that the broker publishes when this agent vanishes."""
-    status = DeviceStatus(
-        device=config.device,
-        state="offline",
-        run=run,
-        problem=f"{config.device} vanished without a good-bye: power, network, or its agent died",
-    )
-    return Topics(fleet=config.fleet).status(config.device), to_json(status, indent=0)
 
 
 class Agent:
@@ -75,7 +60,7 @@ class Agent:
         run: str,
         mqtt: MqttPort,
         make_link: MakeLink,
-        load_session: LoadSession = load_onnx_session,
+        load_session: LoadSession | None = None,
         link_meter: LinkMeter | None = None,
         processor: str = "",
     ) -> None:
@@ -132,7 +117,9 @@ class Agent:
             threading.Thread(target=self._keep_connecting, name="broker", daemon=True).start()
         self._publish_status()
         self._reporter.start(
-            lambda: (self._state, self._problem, self._pipeline), link=self._link_meter.latest
+            lambda: (self._state, self._problem, self._pipeline),
+            link=self._link_meter.latest,
+            coming=lambda: self._prepared,
         )
         if current is not None:
             self._guarded(lambda: self._resume(current))
@@ -171,9 +158,11 @@ class Agent:
 
     def _shut_down(self) -> None:
         self._board.close()
+        self._drop_prepared()
         self._link_meter.unwatch()
         if self._pipeline is not None:
             self._pipeline.stop()
+            self._pipeline.prepared.close()
         self._reporter.close()
         self._problem = ""
         self._set_state("offline")
@@ -213,9 +202,10 @@ class Agent:
         elif command.verb == "commit":
             self._commit(command.deployment, command.epoch)
         elif command.verb == "abort":
-            self._prepared = None
+            self._drop_prepared()
             self._set_state("serving" if self._pipeline is not None else "idle")
         else:
+            self._drop_prepared()
             self._stop_serving()
             self._store.set_current(None)
             self._set_state("idle")
@@ -224,7 +214,7 @@ class Agent:
         """Pull what is missing, load, warm up, self-test; then say "ready"."""
         self._cancel.clear()
         self._board.give_way(f"deployment {deployment} came")
-        self._prepared = None
+        self._drop_prepared()
         self._set_state("preparing")
         announcement = pull_announcement(deployment, mqtt=self._mqtt, topics=self._topics)
         wanted = files_for(announcement, self._config.device)
@@ -251,10 +241,18 @@ class Agent:
             config=self._config.runtime,
             load_session=self._load_session,
             cancelled=self._cancel,
+            on_change=self._reporter.poke,
         )
         if prepared.index == 0:
             check_source(self._config, is_in_use=self._pipeline is not None)
+        prepared.start()
         return prepared
+
+    def _drop_prepared(self) -> None:
+        """It will not be committed: its engine need not be built."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            prepared.close()
 
     def _commit(self, deployment: str, epoch: int) -> None:
         """Switch to what was prepared."""
@@ -319,6 +317,7 @@ class Agent:
             self._peer_topic = ""
         if self._pipeline is not None:
             self._pipeline.stop()
+            self._pipeline.prepared.close()
             self._pipeline = None
 
     def _on_peer(self, topic: str, payload: bytes) -> None:

@@ -65,6 +65,6 @@ def runner_of(plan: Plan, index: int, shard: ShardRunner | None, card: ModelCard
     """What the device of this index does with what enters it; ``shard`` is None if it has none."""
     if shard is None:
         return Forwarder()
-    if index == (1 if plan.forwards_frames else 0):
+    if index == 0 or (index == 1 and plan.sends_frames):
         return PictureRunner(shard, card, plan.model_inputs[0])
     return shard

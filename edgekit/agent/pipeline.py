@@ -12,6 +12,7 @@ from edgekit.agent.answer_publisher import AnswerPublisher
 from edgekit.agent.capture import Capture
 from edgekit.agent.frame_keeper import FrameKeeper
 from edgekit.agent.ledger import Accounts, Ledger
+from edgekit.agent.picture_runner import Forwarder
 from edgekit.agent.prepare import Prepared
 from edgekit.agent.preview import Previewer
 from edgekit.agent.recorder import Recorder
@@ -26,6 +27,9 @@ from edgekit.transport.port import Activation, Answer, HopLink, Identity, Reply,
 from edgekit.vision.sources import open_source
 
 logger = logging.getLogger(__name__)
+
+_REACH_FRAMES = 8
+"""As many as may be under way on both ways out of a device that shares its frames."""
 
 MakeLink = Callable[
     [Identity, Callable[[Answer, Trip], None], Callable[[bool, str], None]], HopLink
@@ -183,18 +187,19 @@ class Pipeline:
         return _telemetry(accounts, self._config.source.stream, self._capture, self._size_px)
 
     def _source_stage(self, capture: Capture, source: SourceConfig) -> SourceStage:
-        plan = self.prepared.announcement.plan
+        plan, runner = self.prepared.announcement.plan, self.prepared.runner
         return SourceStage(
             device=self._config.device,
             run=self.run,
             stream=source.stream,
             capture=capture,
             ledger=self._ledger,
-            runner=self.prepared.runner,
+            runner=Forwarder() if plan.shares_frames else runner,
             card=self.prepared.card,
             model_input=plan.model_inputs[0],
             stage_count=len(plan.placements),
             next_device=self.next_device,
+            own=runner if plan.shares_frames else None,
         )
 
     def _start_outputs(self) -> None:
@@ -211,7 +216,9 @@ class Pipeline:
         )
         if source.record:
             fps = self._capture.fps or 25.0
-            self._recorder = Recorder(Path(source.record), fps=fps)
+            plan = self.prepared.announcement.plan
+            reach = _REACH_FRAMES if plan.shares_frames else 0
+            self._recorder = Recorder(Path(source.record), fps=fps, reach_frames=reach)
         if source.keep:
             self._keeper = FrameKeeper(
                 Path(source.keep), every_count=source.keep_every, most_count=source.keep_most

@@ -32,6 +32,7 @@ class Previewer:
         self._stream, self._config, self._publish = stream, config, publish
         self._watched_until_s = 0.0
         self._next_due_s = 0.0
+        self._shown = -1
         self._queue: queue.Queue[Answered | None] = queue.Queue(maxsize=1)
         self._thread = threading.Thread(target=self._encode_all, name="preview", daemon=True)
         self._thread.start()
@@ -43,12 +44,15 @@ class Previewer:
     def offer(self, answered: Answered) -> None:
         """Show this frame if somebody looks, the rate allows it and the encoder is free."""
         now_s = time.perf_counter()
+        if answered.frame.number < self._shown:  # overtaken by one that was answered elsewhere
+            return
         if self._config.fps <= 0 or now_s > self._watched_until_s or now_s < self._next_due_s:
             return
         try:
             self._queue.put_nowait(answered)
         except queue.Full:
             return
+        self._shown = answered.frame.number
         self._next_due_s = now_s + 1.0 / self._config.fps
 
     def close(self) -> None:

@@ -1,11 +1,13 @@
 """Write the answered frames, with their boxes, to a video file.
 
-In: answered frames in order.  Out: a video that appears at its path only when it is whole.
+In: answered frames, nearly in order.  Out: a video that appears at its path only when it is whole.
 """
 
+import heapq
 import logging
 import queue
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from edgekit.agent.source_stage import Answered
@@ -19,8 +21,11 @@ logger = logging.getLogger(__name__)
 class Recorder:
     """One video file, written on its own thread; a full queue slows the stream down."""
 
-    def __init__(self, path: Path, *, fps: float) -> None:
-        self._path, self._fps = path, fps
+    def __init__(self, path: Path, *, fps: float, reach_frames: int = 0) -> None:
+        """``reach_frames``: by how many frames an answer may overtake another one; so many are
+        held back, to be written in the order in which they were filmed."""
+        self._path, self._fps, self._reach = path, fps, reach_frames
+        self._held: list[tuple[int, int, Answered]] = []
         self._queue: queue.Queue[Answered | None] = queue.Queue(maxsize=16)
         self.problem = ""
         self._closed = False
@@ -41,7 +46,7 @@ class Recorder:
 
     def _write_all(self) -> None:
         writer: VideoWriter | None = None
-        while (answered := self._queue.get()) is not None:
+        for answered in self._in_order():
             if self.problem:
                 continue
             try:
@@ -57,6 +62,17 @@ class Recorder:
                 writer.close()
             except EdgeKitError as error:
                 self._give_up(writer, error)
+
+    def _in_order(self) -> Iterator[Answered]:
+        """What is queued, the oldest of ``reach_frames + 1`` first, until the end."""
+        arrived = 0
+        while (answered := self._queue.get()) is not None:
+            arrived += 1
+            heapq.heappush(self._held, (answered.frame.number, arrived, answered))
+            if len(self._held) > self._reach:
+                yield heapq.heappop(self._held)[-1]
+        while self._held:
+            yield heapq.heappop(self._held)[-1]
 
     def _give_up(self, writer: VideoWriter | None, error: EdgeKitError) -> None:
         self.problem = str(error)

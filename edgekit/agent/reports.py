@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from edgekit.agent.pipeline import Pipeline
+from edgekit.agent.prepare import Prepared
 from edgekit.errors import LinkError
 from edgekit.spec.agent_config import AgentConfig
 from edgekit.spec.base import to_json
@@ -25,6 +26,7 @@ _CHECK_S = 0.2
 """How often the end of a stream is looked for, so that it is reported at once."""
 
 Look = Callable[[], tuple[DeviceState, str, Pipeline | None]]
+Coming = Callable[[], Prepared | None]
 
 
 class Reporter:
@@ -40,10 +42,18 @@ class Reporter:
         self._thread = threading.Thread(target=self._report_all, name="telemetry", daemon=True)
         self._look: Look = lambda: ("idle", "", None)
         self._link: Callable[[], LinkTelemetry | None] = lambda: None
+        self._coming: Coming = lambda: None
 
-    def start(self, look: Look, *, link: Callable[[], LinkTelemetry | None] = lambda: None) -> None:
-        """Begin to report what ``look`` sees, and what ``link`` knows of the way to the next."""
-        self._look, self._link = look, link
+    def start(
+        self,
+        look: Look,
+        *,
+        link: Callable[[], LinkTelemetry | None] = lambda: None,
+        coming: Coming = lambda: None,
+    ) -> None:
+        """Begin to report what ``look`` sees, what ``link`` knows of the way to the next device,
+        and how far the engine is of what is ``coming``: prepared and not yet committed."""
+        self._look, self._link, self._coming = look, link, coming
         self._thread.start()
 
     def poke(self) -> None:
@@ -102,11 +112,16 @@ class Reporter:
             rss_bytes=_rss_bytes(),
             link=self._link(),
         )
-        return base if pipeline is None else _with_pipeline(base, pipeline)
+        if pipeline is not None:
+            base = _with_pipeline(base, pipeline)
+        coming = self._coming()
+        if coming is not None and coming.session is not None:
+            base = msgspec.structs.replace(base, engine=coming.session.telemetry())
+        return base
 
 
 def _with_pipeline(base: Telemetry, pipeline: Pipeline) -> Telemetry:
-    load = pipeline.load()
+    load, session = pipeline.load(), pipeline.prepared.session
     return msgspec.structs.replace(
         base,
         run=pipeline.run,
@@ -119,7 +134,9 @@ def _with_pipeline(base: Telemetry, pipeline: Pipeline) -> Telemetry:
         hop=pipeline.last_hop,
         hop_state=pipeline.hop_state,
         stream=pipeline.stream(),
-        problems=base.problems + pipeline.problems(),
+        runs_on=session.runs_on if session is not None else "",
+        engine=session.telemetry() if session is not None else None,
+        problems=base.problems + pipeline.problems() + (session.problems() if session else ()),
     )
 
 

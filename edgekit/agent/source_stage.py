@@ -4,7 +4,9 @@
 
     source -> capture -> preprocess -> shard 0 -> outbox -> hop ... hop -> answer -> ledger, emit
 
-Where frames are forwarded, preprocessing and the first shard are on the next device.
+Where frames are forwarded, preprocessing and the first shard are on the next device. Where they are
+shared, this device has the whole model as well: it answers a frame itself whenever that is sooner,
+and all of them while the hop is down.
 In: frames of a Capture.  Out: one Answered per answered frame; the ledger knows the rest.
 A frame enters only while fewer than ``max_in_flight`` are under way, so that queues further down
 stay empty and what is answered is fresh. When the hop is lost, a live source drops what was under
@@ -22,6 +24,7 @@ from edgekit.agent.ledger import Ledger
 from edgekit.agent.outbox import CANNOT_ENCODE, Outbox
 from edgekit.agent.picture_runner import Runner
 from edgekit.agent.shard import StageMeter
+from edgekit.agent.sharing import Turns
 from edgekit.errors import EdgeKitError
 from edgekit.spec.card import ModelCard
 from edgekit.spec.messages import Detection, HopTime, StageTime
@@ -75,7 +78,9 @@ class SourceStage:
         model_input: TensorSpec,
         stage_count: int,
         next_device: str = "",
+        own: Runner | None = None,
     ) -> None:
+        """``own``: answers frames with the whole model here; ``runner`` then sends the others."""
         self._device, self._run, self._stream = device, run, stream
         self._capture, self._ledger, self._runner = capture, ledger, runner
         capture.why_waiting = self._why_waiting
@@ -89,6 +94,8 @@ class SourceStage:
         self._underway: dict[int, _Underway] = {}
         self._resend: list[int] = []
         self._stopping = False
+        self._own, self._turns, self._is_busy = own, Turns(), False
+        self._own_thread = threading.Thread(target=self._answer_all, name="own", daemon=True)
         self.meter = StageMeter()
         self._thread = threading.Thread(target=self._infer_all, name="inference", daemon=True)
 
@@ -105,6 +112,8 @@ class SourceStage:
                 on_refusal=self._send_refused,
             )
         self._thread.start()
+        if self._own is not None:
+            self._own_thread.start()
 
     def stop(self) -> None:
         """Stop; frames still under way are dropped with the reason "stopped"."""
@@ -113,6 +122,8 @@ class SourceStage:
             self._changed.notify_all()
         self._capture.stop()
         self._thread.join(timeout=5.0)
+        if self._own is not None:
+            self._own_thread.join(timeout=5.0)
         with self._changed:
             self._underway.clear()  # what waits in the outbox need not be sent any more
         if self._outbox is not None:
@@ -145,6 +156,9 @@ class SourceStage:
                 self._lost(answer.frame)
                 return
             del self._underway[answer.frame]
+            self._turns.returned(
+                answer.frame, now_s=time.perf_counter(), is_answer=not answer.dropped
+            )
             self._changed.notify_all()
         if answer.dropped:
             self._ledger.drop(answer.frame, answer.dropped)
@@ -155,6 +169,7 @@ class SourceStage:
     def _lost(self, number: int) -> None:
         """The hop broke under this frame. Caller holds the lock."""
         item = self._underway[number]
+        self._turns.returned(number, now_s=time.perf_counter(), is_answer=False)
         item.is_on_wire = False
         item.attempts += 1
         if self._capture.is_live or item.attempts >= _MAX_ATTEMPTS:
@@ -168,7 +183,7 @@ class SourceStage:
         """The outbox is about to send: is this frame still under way?"""
         with self._changed:
             item = self._underway.get(activation.frame)
-            if item is None:
+            if item is None or item.activation is not activation:  # it is answered here by now
                 return False
             item.is_on_wire = True
             return True
@@ -186,18 +201,26 @@ class SourceStage:
         self._drop(activation.frame, CANNOT_ENCODE)
 
     def _may_work(self) -> bool:
-        """Whether a frame may enter now: the hop is up and the pipeline has room."""
+        """Whether a frame may enter now: the hop is up and the pipeline has room; where frames are
+        shared, also that it is answered sooner there."""
+        if not self._has_room():
+            return False
+        return self._own is None or self._is_busy or self._turns.prefers_here is not True
+
+    def _has_room(self) -> bool:
         up = self._link is None or self._link.is_connected
-        return up and (bool(self._resend) or len(self._underway) < self._max_in_flight)
+        # One frame under way may be answered here.
+        count = len(self._underway) - self._is_busy
+        return up and (bool(self._resend) or count < self._max_in_flight)
 
     def _why_waiting(self) -> str:
         """Why the newest frame found another one still waiting: the reason of that drop."""
-        if self._link is not None and not self._link.is_connected:
+        if self._own is None and self._link is not None and not self._link.is_connected:
             return "hop_down"
         return "superseded"
 
     def _infer_all(self) -> None:
-        if self._link is not None:  # do not film before somebody can answer
+        if self._link is not None and self._own is None:  # film only once somebody can answer
             while not self._stopping and not self._link.is_connected:
                 with self._changed:
                     self._changed.wait(_POLL_S)
@@ -211,6 +234,7 @@ class SourceStage:
                 again = self._resend.pop(0) if self._resend else None
                 item = self._underway.get(again) if again is not None else None
             if item is not None and item.activation is not None and self._outbox is not None:
+                self._turns.sent(item.frame.number, now_s=time.perf_counter())
                 self._outbox.put(item.activation)
             elif frame := self._capture.take(_POLL_S):
                 self._infer(frame)
@@ -227,8 +251,9 @@ class SourceStage:
             self._drop(frame.number, "inference_failed")
             return
         duration_s = time.perf_counter() - started_s
-        self.meter.add(duration_s)
-        stages = (StageTime(device=self._device, shard=0, ms=round(1e3 * duration_s, 3)),)
+        if self._own is None:
+            self.meter.add(duration_s)
+        stages = self._time(duration_s)
         if self._outbox is None:
             with self._changed:
                 self._underway.pop(frame.number, None)
@@ -246,7 +271,56 @@ class SourceStage:
         )
         with self._changed:
             item.activation = activation
+        self._turns.sent(frame.number, now_s=time.perf_counter())
         self._outbox.put(activation)
+
+    def _time(self, duration_s: float) -> tuple[StageTime, ...]:
+        return (StageTime(device=self._device, shard=0, ms=round(1e3 * duration_s, 3)),)
+
+    # ---- frames that are answered here, where they are shared -------------------------------
+
+    def _answer_all(self) -> None:
+        """On a thread of its own, so that frames go out meanwhile."""
+        while not self._stopping and self._own is not None:
+            with self._changed:
+                if self._has_room() and self._turns.prefers_here is False:
+                    self._changed.wait(_POLL_S)
+                    continue
+                frame = self._stranded()
+            if frame := frame or self._capture.take(_POLL_S):
+                self._answer_here(frame, self._own)
+
+    def _stranded(self) -> Frame | None:
+        """A frame that is to be sent again while nobody takes it. Caller holds the lock."""
+        while self._resend and self._link is not None and not self._link.is_connected:
+            item = self._underway.get(self._resend.pop(0))
+            if item is not None:
+                return item.frame
+        return None
+
+    def _answer_here(self, frame: Frame, own: Runner) -> None:
+        started_s = time.perf_counter()
+        with self._changed:
+            self._underway[frame.number] = _Underway(frame)
+            self._is_busy = True
+            self._changed.notify_all()  # the way out is the only one for the next frame
+        try:
+            detections = self._decode(own.run({FRAME: frame.image}), frame)
+        except EdgeKitError as error:
+            logger.error("frame %d: %s", frame.number, error)
+            self._drop(frame.number, "inference_failed")
+            return
+        finally:
+            with self._changed:
+                self._is_busy = False
+                self._changed.notify_all()
+        duration_s = time.perf_counter() - started_s
+        self.meter.add(duration_s)
+        self._turns.answered_here(duration_s)
+        with self._changed:
+            self._underway.pop(frame.number, None)
+            self._changed.notify_all()
+        self._finish(frame, detections, self._time(duration_s), ())
 
     def _decode(self, tensors: dict[str, Array], frame: Frame) -> tuple[Detection, ...]:
         return detections_of(
@@ -260,6 +334,7 @@ class SourceStage:
     def _drop(self, number: int, reason: str) -> None:
         with self._changed:
             self._underway.pop(number, None)
+            self._turns.returned(number, now_s=time.perf_counter(), is_answer=False)
             self._changed.notify_all()
         self._ledger.drop(number, reason)
 

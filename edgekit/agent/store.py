@@ -5,6 +5,7 @@
     store/blobs/<sha256>          whole, verified files (and .part files of pulls in progress)
     store/deployments/<id>.json   announcements
     store/current.json            what to serve after a restart, with no network at all
+    store/engines/                TensorRT engines of the shards, built on this board
     store/profile/                the profile of this board, and the journal of one being measured
 
 Nothing reaches its final name before its digest was checked, and every file is checked again before
@@ -15,6 +16,7 @@ import hashlib
 from pathlib import Path
 
 from edgekit.errors import DeviceError, TrustError
+from edgekit.runtime.tensorrt import EngineCache
 from edgekit.spec.base import Spec, load, save
 from edgekit.spec.manifest import FileEntry
 from edgekit.spec.messages import Announcement
@@ -81,6 +83,11 @@ class Store:
         """Where the profile of this board is kept."""
         return self._folder / "profile"
 
+    @property
+    def engines_folder(self) -> Path:
+        """Where engines are kept; it is created when the first one is built."""
+        return self._folder / "engines"
+
     def save_announcement(self, announcement: Announcement) -> None:
         """Remember a deployment."""
         save(announcement, self._announcement_path(announcement.manifest.deployment_id))
@@ -106,7 +113,9 @@ class Store:
             save(current, path)
 
     def prune(self, keep: set[str]) -> None:
-        """Delete blobs whose digest is not in ``keep`` (older deployments)."""
+        """Delete blobs whose digest is not in ``keep`` (older deployments), and their engines."""
+        if self.engines_folder.is_dir():
+            EngineCache(self.engines_folder).prune(keep_shards=keep)
         for path in (self._folder / "blobs").iterdir():
             if path.name.split(".")[0] not in keep:
                 path.unlink(missing_ok=True)

@@ -7,9 +7,10 @@ is measured and written down.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 import msgspec
 import onnx
@@ -22,21 +23,28 @@ from edgekit.builder.lowered import Shipment, float_shipment, lowered_shipment
 from edgekit.builder.probe import seeded_inputs, to_bytes
 from edgekit.builder.quantize.shard_order import Lowering
 from edgekit.builder.quantize.shard_report import LoweringReport
+from edgekit.builder.self_tests import golden_vectors
 from edgekit.builder.split import shard_weight_bytes, stored_weight_bytes
+from edgekit.builder.tensorrt_build.engines import recipes_of, refuse_obstacles
+from edgekit.builder.tensorrt_build.recipe import wants_engine
 from edgekit.builder.verify import VerifyReport, random_labelled, verify_chain
-from edgekit.bundle.bundle import Bundle, shard_path, write_bundle
-from edgekit.bundle.chain import run_chain
-from edgekit.bundle.golden import MAX_GOLDEN_BYTES, Golden, golden_to_bytes
+from edgekit.bundle.bundle import (
+    OWN_ENGINE_PATH,
+    OWN_SHARD_PATH,
+    Bundle,
+    engine_path,
+    shard_path,
+    write_bundle,
+)
 from edgekit.errors import PlanError
-from edgekit.runtime.ort import OrtSession
-from edgekit.spec.agent_config import Optimization
 from edgekit.spec.base import to_json
 from edgekit.spec.card import ModelCard
-from edgekit.spec.fleet import Fleet
+from edgekit.spec.engine import EngineRecipe
+from edgekit.spec.fleet import Device, Fleet
 from edgekit.spec.fusion import FusionRule
 from edgekit.spec.plan import BlockFusion, Cut, Placement, Plan
-from edgekit.spec.profile import Precision
-from edgekit.spec.tensors import Array, TensorSpec
+from edgekit.spec.profile import DeviceProfile, Precision
+from edgekit.spec.tensors import TensorSpec
 from edgekit.spec.workload import Workload
 
 _SEEDS = (0, 1, 2)
@@ -67,6 +75,8 @@ class BuildResult:
     notes: tuple[str, ...]
     lowering: LoweringReport | None = None
     """What became of precisions and codecs; None if none were asked for."""
+    engines: Mapping[str, EngineRecipe] = field(default_factory=dict)
+    """What TensorRT builds of shards, by the recipes' paths in the bundle."""
 
 
 def build_bundle(
@@ -82,6 +92,7 @@ def build_bundle(
     check: Check | None = None,
     lowering: Lowering | LoweringFor | None = None,
     forwarding: Forwarding | None = None,
+    profiles: Mapping[str, DeviceProfile] = MappingProxyType({}),
     force: bool = False,
     progress: Progress | None = None,
 ) -> BuildResult:
@@ -91,8 +102,9 @@ def build_bundle(
     takes; ``card`` a card, or a function that finds one. ``model_sha256``: the model that it must
     be, where a plan says so. ``check`` may refuse the proved shards before they are written.
     ``lowering``: precisions and codecs, or a function that says them. ``forwarding``: a device, not
-    of ``fleet``, that films and sends frames to the first of it. Same input, same bytes (golden
-    vectors: on the same kind of processor; with ``lowering`` the report holds times).
+    of ``fleet``, that films and sends frames to the first of it. ``profiles``, by device: what is
+    known of those that run TensorRT. Same input, same bytes (golden vectors: on the same kind of
+    processor; with ``lowering`` the report holds times).
     Raises: ConfigError, ModelError or PlanError; then nothing was written.
     """
     say = progress or (lambda text, done, total: None)
@@ -114,6 +126,12 @@ def build_bundle(
         shipment = lowered_shipment(loaded, fused, fleet, asked, say)
     plan = plan_for(fused, fleet, rule, shipment)
     shards = [to_bytes(shard) for shard in shipment.shards]
+    refuse_obstacles(plan, shards)
+    own = _own_copy(loaded, forwarding.own, fusion) if forwarding and forwarding.own else None
+    shipped = forwarded(plan, forwarding, own.placement if own else None) if forwarding else plan
+    files = [own.shard, *shards] if own else shards
+    everybody = _with_camera(fleet, forwarding)
+    engines = recipes_of(shipped, files, everybody, profiles)
     step(3)
     report, golden = _prove(loaded.inputs, plan, shipment)
     if check is not None:
@@ -122,10 +140,11 @@ def build_bundle(
     lowered = _with_proof(shipment.report, report)
     bundle = write_bundle(
         out,
-        plan=forwarded(plan, forwarding) if forwarding else plan,
-        shards=shards,
+        plan=shipped,
+        shards=files,
         card=found,
-        golden=golden,
+        golden=[own.golden, *golden] if own else golden,
+        engines=engines,
         report=to_json(lowered) if lowered else None,
         force=force,
     )
@@ -137,7 +156,39 @@ def build_bundle(
         report=report,
         notes=loaded.notes,
         lowering=lowered,
+        engines=engines,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OwnCopy:
+    """The whole model of a device that answers some frames itself, proved."""
+
+    placement: Placement
+    shard: bytes
+    golden: bytes
+
+
+def _own_copy(loaded: LoadedModel, device: Device, fusion: Sequence[FusionRule] | None) -> _OwnCopy:
+    """Raises: ModelError if it does not compute what the model does."""
+    alone = Fleet(name=device.name, device=(device,))
+    fused = fuse(loaded, alone, "none", None if fusion is None else ())
+    shipment = float_shipment(loaded, fused)
+    plan = plan_for(fused, alone, "none", shipment)
+    _, golden = _prove(loaded.inputs, plan, shipment)
+    (shard,), (vectors,), (placement,) = shipment.shards, golden, plan.placements
+    recipe = OWN_ENGINE_PATH if placement.engine else ""
+    placement = msgspec.structs.replace(placement, shard=OWN_SHARD_PATH, engine=recipe)
+    data = to_bytes(shard)
+    refuse_obstacles(plan, [data])
+    return _OwnCopy(placement=placement, shard=data, golden=vectors)
+
+
+def _with_camera(fleet: Fleet, forwarding: Forwarding | None) -> Fleet:
+    """``fleet``, and the device in front of it if that runs the model, too."""
+    if forwarding is None or forwarding.own is None:
+        return fleet
+    return msgspec.structs.replace(fleet, device=(forwarding.own, *fleet.device))
 
 
 def _with_proof(lowered: LoweringReport | None, proof: VerifyReport) -> LoweringReport | None:
@@ -165,6 +216,7 @@ def plan_for(fused: Fused, fleet: Fleet, rule: str | Sequence[str], shipment: Sh
         Placement(
             device=fleet.device[index].name,
             shard=shard_path(index),
+            engine=engine_path(index) if wants_engine(fleet.device[index]) else "",
             inputs=entering[index],
             outputs=leaving[index],
             work_flop=sum(workload.ops[op].work_flop for op in ops),
@@ -220,7 +272,7 @@ def _prove(
         report.raise_if_bad()
         paths = _files(Path(folder) / "shipped", shipment.shards)
         given = shipment.sample or seeded_inputs(inputs, _SEEDS[0])
-        return report, _golden(given, plan, paths, shipment.levels[0])
+        return report, golden_vectors(given, plan, paths, level=shipment.levels[0])
 
 
 def _files(folder: Path, shards: Sequence[onnx.ModelProto]) -> list[Path]:
@@ -229,20 +281,3 @@ def _files(folder: Path, shards: Sequence[onnx.ModelProto]) -> list[Path]:
     for path, shard in zip(paths, shards, strict=True):
         path.write_bytes(to_bytes(shard))
     return paths
-
-
-def _golden(
-    inputs: Mapping[str, Array], plan: Plan, paths: Sequence[Path], level: Optimization
-) -> list[bytes]:
-    """Self-test vectors of every shard, or none if they are large together."""
-    sessions = [OrtSession(path, optimization=level) for path in paths]
-    vectors = []
-    leaving = leaving_names(plan.cuts, plan.model_outputs)
-    chain = run_chain(sessions, leaving, inputs)
-    for session, (entered, left) in zip(sessions, chain, strict=True):
-        reads = {spec.name: entered[spec.name] for spec in session.inputs}
-        makes = {spec.name: left[spec.name] for spec in session.outputs}
-        vectors.append(Golden(inputs=reads, outputs=makes))
-    if sum(golden.nbytes for golden in vectors) > MAX_GOLDEN_BYTES:
-        return []
-    return [golden_to_bytes(golden) for golden in vectors]

@@ -1,7 +1,8 @@
 """Whole frames to the first shard: a device that films and sends pictures, in front of a plan.
 
 In:  a Plan whose first shard reads a picture, the device with the camera, how pictures travel.
-Out: a Plan in which that device comes first, without a shard.  Pure.
+Out: a Plan in which that device comes first, without a shard, or with the whole model if it is to
+answer some frames itself.  Pure.
 What the shards compute does not change, so nothing is proved anew; what a lossy picture costs is
 the business of whoever chose its quality (``edgekit accuracy`` measures it).
 """
@@ -12,7 +13,7 @@ import msgspec
 
 from edgekit.errors import ConfigError
 from edgekit.spec.codec import PICTURES, RAW, CodecRequest, CodecSpec
-from edgekit.spec.fleet import Fleet
+from edgekit.spec.fleet import Device, Fleet
 from edgekit.spec.plan import FRAME, FRAME_CUT, Placement, Plan
 
 _RAW_FRAMES = CodecRequest()
@@ -25,6 +26,8 @@ class Forwarding:
     device: str
     codec: CodecRequest = _RAW_FRAMES
     """A codec of pictures, or raw ones."""
+    own: Device | None = None
+    """The device itself, if it answers some frames with a model of its own, folded by its rules."""
 
     def __post_init__(self) -> None:
         if self.codec != _RAW_FRAMES and self.codec.element not in PICTURES:
@@ -34,10 +37,11 @@ class Forwarding:
             )
 
 
-def forwarded(plan: Plan, forwarding: Forwarding) -> Plan:
-    """``plan`` with ``forwarding`` in front of it. Raises: ConfigError if that device has a shard.
+def forwarded(plan: Plan, forwarding: Forwarding, own: Placement | None = None) -> Plan:
+    """``plan`` with ``forwarding`` in front of it; ``own``: the whole model there, if it has one.
 
-    The first shard must read one picture: its inputs are what the card makes of a frame.
+    Raises: ConfigError if that device has a shard of ``plan``, or if the first shard does not read
+    one picture: its inputs are what the card makes of a frame.
     """
     if len(plan.model_inputs) != 1 or len(plan.model_inputs[0].shape) != 4:
         raise ConfigError(
@@ -47,7 +51,7 @@ def forwarded(plan: Plan, forwarding: Forwarding) -> Plan:
         )
     request = forwarding.codec
     codec = CodecSpec(element=request.element, quality=request.quality)
-    filming = Placement(
+    filming = own or Placement(
         device=forwarding.device,
         shard="",
         inputs=(),
@@ -66,12 +70,12 @@ def forwarded(plan: Plan, forwarding: Forwarding) -> Plan:
 
 
 def behind_the_camera(
-    fleet: Fleet, requests: tuple[CodecRequest, ...] = ()
+    fleet: Fleet, requests: tuple[CodecRequest, ...] = (), *, shares: bool = False
 ) -> tuple[Forwarding, Fleet, tuple[CodecRequest, ...]]:
     """The first device films for the others: how it does, the others, the codecs between them.
 
     Of several codecs the first is that of frames; a single one is, if it is one of pictures or if
-    there is nothing else to code.
+    there is nothing else to code. ``shares``: the camera's device has the whole model, too.
     Raises: ConfigError if nobody is behind the camera, or frames cannot travel so.
     """
     camera, *others = fleet.device
@@ -87,7 +91,8 @@ def behind_the_camera(
         source="",
         sink="",
     )
+    own = camera if shares else None
     is_for_frames = len(others) == 1 or len(requests) > 1
     if requests and (is_for_frames or requests[0].element in PICTURES):
-        return Forwarding(device=camera.name, codec=requests[0]), rest, requests[1:]
-    return Forwarding(device=camera.name), rest, requests
+        return Forwarding(device=camera.name, codec=requests[0], own=own), rest, requests[1:]
+    return Forwarding(device=camera.name, own=own), rest, requests

@@ -2,10 +2,11 @@
 precisions and codecs.
 
 In:  a PlanReport and the fleet that it was made for.  Out: a Recipe that ``build_bundle`` follows.
-Pure. A bundle is one pipeline, so a farm of several cannot be one bundle.
+Pure. A bundle is one pipeline, beside which the device with the camera may have the whole model to
+answer some frames itself; other farms cannot be one bundle.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -14,7 +15,7 @@ from edgekit.builder.forwarding import Forwarding
 from edgekit.errors import ConfigError, PlanError
 from edgekit.planner.scenario import RAW_FRAME
 from edgekit.spec.codec import CodecRequest, parse_request
-from edgekit.spec.fleet import Fleet
+from edgekit.spec.fleet import Device, Fleet
 from edgekit.spec.fusion import FusionRule, parse_strategy
 from edgekit.spec.planning import QDQ_NAME, Candidate, PlanReport
 from edgekit.spec.profile import Precision
@@ -46,9 +47,12 @@ def recipe_of(report: PlanReport, fleet: Fleet, *, choice: int = 0) -> Recipe:
     bundle.
     """
     candidate = _candidate(report, choice)
+    parts = candidate.shared_by(fleet.source_name)
+    own, candidate = parts if parts else (None, candidate)
     _check_buildable(candidate)
     by_name = {device.name: device for device in fleet.device}
-    missing = [name for name in candidate.devices if name not in by_name]
+    working_names = [*candidate.devices, *(own.devices if own else ())]
+    missing = [name for name in working_names if name not in by_name]
     if report.fleet != fleet.name or missing:
         raise PlanError(
             f"the plan was made for the fleet {report.fleet!r}, not for {fleet.name!r}"
@@ -71,13 +75,20 @@ def recipe_of(report: PlanReport, fleet: Fleet, *, choice: int = 0) -> Recipe:
             for stage in candidate.stages
         ),
         model_sha256=report.model_sha256,
-        notes=_notes(candidate, fleet),
+        notes=_notes(working_names, candidate, fleet),
         precision={
             stage.device: stage.precision for stage in candidate.stages if stage.precision != "fp32"
         },
         codecs=_codecs(candidate),
-        forwarding=_forwarding(candidate),
+        forwarding=_forwarding(
+            candidate, _folded_as(by_name[own.devices[0]], own) if own else None
+        ),
     )
+
+
+def _folded_as(device: Device, own: Candidate) -> Device:
+    """``device`` with the strategy of the plan for all its blocks."""
+    return msgspec.structs.replace(device, fusion=own.stages[0].strategy, fusion_at={})
 
 
 def _candidate(report: PlanReport, choice: int) -> Candidate:
@@ -140,14 +151,14 @@ def _codecs(candidate: Candidate) -> tuple[CodecRequest, ...]:
     return () if all(codec == CodecRequest() for codec in codecs) else tuple(codecs)
 
 
-def _forwarding(candidate: Candidate) -> Forwarding | None:
+def _forwarding(candidate: Candidate, own: Device | None) -> Forwarding | None:
     """Raises: PlanError if frames travel in a way that no agent knows."""
     hop = next((one for one in candidate.hops if one.carries == "frame"), None)
     if hop is None:
         return None
     try:
         codec = CodecRequest() if hop.codec == RAW_FRAME else parse_request(hop.codec)
-        return Forwarding(device=hop.source, codec=codec)
+        return Forwarding(device=hop.source, codec=codec, own=own)
     except ConfigError as error:
         raise PlanError(
             f"this plan sends frames from {hop.source} to {hop.target} as {hop.codec!r}, which a "
@@ -156,7 +167,7 @@ def _forwarding(candidate: Candidate) -> Forwarding | None:
         ) from None
 
 
-def _notes(candidate: Candidate, fleet: Fleet) -> tuple[str, ...]:
-    working = {*candidate.devices, *(one.source for one in candidate.hops)}
+def _notes(names: Sequence[str], candidate: Candidate, fleet: Fleet) -> tuple[str, ...]:
+    working = {*names, *(one.source for one in candidate.hops)}
     idle = [device.name for device in fleet.device if device.name not in working]
     return (f"idle by this plan: {', '.join(idle)}",) if idle else ()

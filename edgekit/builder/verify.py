@@ -300,13 +300,20 @@ def verify_bundle(
         inputs += frame_inputs(source, bundle.card, loaded.inputs, frame_count=frame_count)
     plan = bundle.plan  # a device that only forwards frames computes nothing
     busy = [index for index, placement in enumerate(plan.placements) if placement.shard]
-    shards = [bundle.shard(index) for index in busy]
-    leaving = [[spec.name for spec in leaving_of(plan, index)] for index in busy]
     levels, noise_limits = _levels_of(bundle)
-    return verify_chain(
-        loaded, shards, leaving, inputs, levels=levels, original=_runnable(model_path),
-        noise_limits=noise_limits, progress=progress,
-    )  # fmt: skip
+
+    def verified(chain: Sequence[int]) -> VerifyReport:
+        return verify_chain(
+            loaded, [bundle.shard(index) for index in chain],
+            [[spec.name for spec in leaving_of(plan, index)] for index in chain], inputs,
+            levels=levels, original=_runnable(model_path), noise_limits=noise_limits,
+            progress=progress,
+        )  # fmt: skip
+
+    if not plan.shares_frames:
+        return verified(busy)
+    own, others = verified(busy[:1]), verified(busy[1:])
+    return VerifyReport(checks=(*own.checks, *others.checks), notes=others.notes)
 
 
 def _levels_of(

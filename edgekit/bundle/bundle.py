@@ -6,7 +6,9 @@
     plan.json             who runs what, and what crosses
     model.toml            the model card (absent if the bundle was built without a decoder)
     shards/shard-0.onnx   one per device
-    golden/shard-0.npz    self-test vectors (absent if they would be large)
+    shards/whole.onnx     for a device that answers some frames itself
+    shards/shard-0.engine.json   how TensorRT builds an engine of it (where TensorRT runs it)
+    golden/shard-0.npz    self-test vectors (absent if large, unless an engine needs them)
     report.json           how shards were lowered (absent if they are as the model came)
 
 In: the parts of a bundle, or a folder.  Out: a folder that appears whole or not at all; a Bundle
@@ -20,6 +22,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -27,6 +30,7 @@ from edgekit.bundle.golden import Golden, golden_from_bytes, golden_path
 from edgekit.errors import ConfigError, TrustError
 from edgekit.spec.base import load, parse_json, parse_toml, to_json
 from edgekit.spec.card import ModelCard
+from edgekit.spec.engine import EngineRecipe
 from edgekit.spec.manifest import FileEntry, Manifest
 from edgekit.spec.plan import Plan
 
@@ -34,11 +38,19 @@ MANIFEST_PATH = "manifest.json"
 PLAN_PATH = "plan.json"
 CARD_PATH = "model.toml"
 REPORT_PATH = "report.json"
+OWN_SHARD_PATH = "shards/whole.onnx"
+"""The whole model, for a device that answers some frames itself."""
+OWN_ENGINE_PATH = "shards/whole.engine.json"
 
 
 def shard_path(index: int) -> str:
     """Where a bundle keeps shard ``index``."""
     return f"shards/shard-{index}.onnx"
+
+
+def engine_path(index: int) -> str:
+    """Where a bundle keeps the engine recipe of shard ``index``."""
+    return f"shards/shard-{index}.engine.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +86,11 @@ class Bundle:
         """
         return self.path(self.plan.placements[index].shard)
 
+    def engine(self, index: int) -> EngineRecipe | None:
+        """How TensorRT builds an engine of shard ``index``, if it is to."""
+        name = self.plan.placements[index].engine
+        return parse_json(self.read(name), EngineRecipe, origin=name) if name else None
+
     def golden(self, index: int) -> Golden | None:
         """Self-test vectors of shard ``index``, if the bundle has any."""
         name = golden_path(index)
@@ -89,12 +106,14 @@ def write_bundle(
     shards: Sequence[bytes],
     card: ModelCard | None = None,
     golden: Sequence[bytes] = (),
+    engines: Mapping[str, EngineRecipe] = MappingProxyType({}),
     report: bytes | None = None,
     force: bool = False,
 ) -> Bundle:
     """Write a bundle at ``out``: it appears there whole, or what was there stays.
 
-    ``shards`` and ``golden`` are those of the devices that have a shard, in the order of the plan.
+    ``shards`` and ``golden`` (empty bytes: none) are those of the devices that have a shard, in the
+    order of the plan, ``engines`` the recipes by their paths.
     ``force`` replaces an older bundle, never another kind of folder.
     Raises: ConfigError if ``out`` is taken or cannot be written.
     """
@@ -102,7 +121,8 @@ def write_bundle(
     files: dict[str, bytes] = {PLAN_PATH: to_json(plan)}
     busy = [index for index, placement in enumerate(plan.placements) if placement.shard]
     files |= {plan.placements[index].shard: data for index, data in zip(busy, shards, strict=True)}
-    files |= {golden_path(index): data for index, data in zip(busy, golden, strict=False)}
+    files |= {golden_path(index): data for index, data in zip(busy, golden, strict=False) if data}
+    files |= {name: to_json(recipe) for name, recipe in engines.items()}
     if card is not None:
         files[CARD_PATH] = msgspec.toml.encode(card)
     if report is not None:
@@ -238,8 +258,9 @@ def _plan_in(contents: Mapping[str, bytes], manifest: Manifest, folder: Path) ->
         raise TrustError(f"{folder} has no {PLAN_PATH}", hint="build the bundle again")
     plan = parse_json(contents[PLAN_PATH], Plan, origin=str(folder / PLAN_PATH))
     for placement in plan.placements:
-        if placement.shard:
-            manifest.entry(placement.shard)
+        for name in (placement.shard, placement.engine):
+            if name:
+                manifest.entry(name)
     if plan.model_sha256 != manifest.model_sha256:
         raise TrustError(
             f"plan and manifest of {folder} are about two models", hint="build the bundle again"

@@ -25,7 +25,11 @@ class ShardSession(Protocol):
 
 
 def leaving_of(plan: Plan, index: int) -> tuple[TensorSpec, ...]:
-    """What leaves the device of shard ``index``: the next cut, or at the end the model outputs."""
+    """What a shard makes of what entered: the next cut, or at the end the model outputs. Where the
+    first device answers some frames itself, its shard is a whole model.
+    """
+    if plan.shares_frames and index == 0:
+        return plan.model_outputs
     return plan.cuts[index].tensors if index < len(plan.cuts) else plan.model_outputs
 
 

@@ -8,6 +8,7 @@ import click
 
 from edgekit.builder.build import BuildResult, build_bundle
 from edgekit.builder.load import LoadedModel
+from edgekit.cli.build_engines import engine_profiles, show_engines
 from edgekit.cli.build_lowering import LoweringOptions, lowering_of, lowering_options
 from edgekit.cli.build_order import given_order, planned_order, refuse_contradiction
 from edgekit.cli.lowering_show import loss_table_shown, show_lowering
@@ -34,6 +35,12 @@ _ROOM = 60
     multiple=True,
     help="auto (default), none, or TENSOR[,TENSOR]; one --cut per border between devices. First "
     "of them, frame: the first device only films and sends pictures (--codec jpeg-90).",
+)
+@click.option(
+    "--share",
+    is_flag=True,
+    help="With --cut frame: the first device has the whole model too, and answers frames itself "
+    "whenever that is sooner, and all of them while the others are out of reach.",
 )
 @click.option(
     "--strategy",
@@ -68,6 +75,7 @@ def command(
     devices: str | None,
     out: Path,
     cuts: tuple[str, ...],
+    share: bool,
     strategies: tuple[str, ...],
     exceptions: tuple[str, ...],
     plan_file: Path | None,
@@ -89,14 +97,18 @@ def command(
     devices_of = fleet_from(fleet, devices or "")
     if plan_file is None:
         order = given_order(
-            devices_of, cuts, strategies, exceptions, choice, precisions=precisions, codecs=codecs
-        )
+            devices_of, cuts, strategies, exceptions, choice, precisions=precisions, codecs=codecs,
+            share=share,
+        )  # fmt: skip
     else:
-        refuse_contradiction(cuts, strategies, exceptions, precisions, codecs)
+        refuse_contradiction(
+            cuts, strategies, exceptions, precisions, codecs, ("--share",) if share else ()
+        )
         order = planned_order(plan_file, devices_of, choice)
     options = LoweringOptions(precision=order.precision, codecs=order.codecs, **lowering)
     folder = fleet.parent if fleet is not None else Path()
     lowered = lowering_of(options, order.fleet, folder, decoder)
+    profiles = engine_profiles(order.fleet, folder)
     found: list[str] = []
 
     def card_for(loaded: LoadedModel) -> ModelCard | None:
@@ -122,6 +134,7 @@ def command(
             check=order.check,
             lowering=lowered,
             forwarding=order.forwarding,
+            profiles=profiles,
             force=force,
             progress=progress,
         )
@@ -152,6 +165,7 @@ def _as_json(result: BuildResult, card: str) -> dict[str, Any]:
         "placements": list(plan.placements),
         "folded": result.folded,
         "lowering": result.lowering,
+        "engines": list(result.engines.values()),
         "verified": {
             "outputs_compared": compared,
             "bit_equal": equal,
@@ -175,6 +189,7 @@ def _show(result: BuildResult, card: str) -> None:
         }
     )
     show_table("shards", ("device", "shard", "work", "share", "weights", "sends on"), _rows(result))
+    show_engines(result)
     if result.lowering is not None:
         show_lowering(result.lowering)
 
@@ -213,7 +228,8 @@ def _sent(plan: Plan, index: int) -> str:
         return "answers"
     cut, codec = plan.cuts[index], plan.codec_of(index)
     if cut == FRAME_CUT:
-        return f"frames ({'raw' if codec == RAW else codec.name})"
+        which = "frames that it does not answer itself" if plan.shares_frames else "frames"
+        return f"{which} ({'raw' if codec == RAW else codec.name})"
     return f"{_short(cut)} ({format_bytes(cut.nbytes)})"
 
 

@@ -47,8 +47,11 @@ def given_order(
     *,
     precisions: tuple[str, ...] = (),
     codecs: tuple[str, ...] = (),
+    share: bool = False,
 ) -> Order:
     """The order that ``--cut``, ``--strategy``, ``--at``, ``--precision`` and ``--codec`` give.
+
+    ``share``: the device with the camera answers some frames itself.
 
     Raises: ConfigError naming the option that cannot be read, or ``--choice`` without a plan.
     """
@@ -56,8 +59,14 @@ def given_order(
         raise ConfigError("--choice chooses from a plan", hint="add --plan plan.json")
     requests, forwarding = parse_codecs(codecs), None
     if cuts[:1] == (FRAME,):
-        forwarding, fleet, requests = behind_the_camera(fleet, requests)
+        forwarding, fleet, requests = behind_the_camera(fleet, requests, shares=share)
         cuts = cuts[1:]
+    elif share:
+        raise ConfigError(
+            "--share deals frames out between the first device and the others, so frames must "
+            "leave it whole",
+            hint=f"add --cut {FRAME}",
+        )
     return Order(
         fleet=fleet,
         rule=cuts or ("auto",),
@@ -73,7 +82,7 @@ def refuse_contradiction(*given: tuple[str, ...]) -> None:
     if any(given):
         raise ConfigError(
             "--plan already says where to cut, what to fold, and in which precision and codec",
-            hint="leave out --cut, --strategy, --at, --precision and --codec",
+            hint="leave out --cut, --share, --strategy, --at, --precision and --codec",
         )
 
 

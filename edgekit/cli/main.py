@@ -23,6 +23,7 @@ _VERBS = {
     "build": "Turn a model into a bundle: one shard per device, verified.",
     "verify": "Prove again that the shards of a bundle equal the model.",
     "profile": "Measure what this device can do; list and show device profiles.",
+    "doctor": "What this board can do, what is missing, and the command that mends it.",
     "agent": "Run on a board: pull the shard, film, infer, forward, answer.",
     "link": "Measure the link to another device: bandwidth each way, round trip, loss.",
     "fleet": "The devices of a running fleet: list them, have one measure its board.",

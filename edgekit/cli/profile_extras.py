@@ -1,6 +1,7 @@
 """What ``edgekit profile run`` measures besides: power, where there is a meter, and more providers.
 
-In:  a measured DeviceProfile.  Out: the same with its energy and with the other providers' roofs.
+In:  a measured DeviceProfile.  Out: the same with its energy, and with the roofs of other providers
+and what their kernels take.
 What was asked for and cannot be is refused before the long measurement; what fails after it is a
 warning, and the profile is saved all the same.
 """
@@ -17,8 +18,12 @@ from edgekit.errors import ConfigError, EdgeKitError
 from edgekit.profiler.ceilings import busy_probe, provider_ceilings
 from edgekit.profiler.energy import Meter, find_meter, measure_energy
 from edgekit.profiler.energy_csv import CsvMeter
+from edgekit.profiler.provider_kernels import measure_kernels, with_kernels
+from edgekit.profiler.provider_roofs import gpu_ceilings
 from edgekit.profiler.run import Progress
-from edgekit.runtime.ort import available_providers, provider_chain
+from edgekit.profiler.under_provider import ON_GPU, refuse_absent, runtime_under, usable_providers
+from edgekit.runtime.ort import provider_chain
+from edgekit.runtime.providers import engine_cache
 from edgekit.spec.profile import DeviceProfile
 
 METER_OPTION = click.option(
@@ -37,8 +42,13 @@ PROVIDER_OPTION = click.option(
     "--provider",
     "providers",
     multiple=True,
-    help="Also measure its ceilings: xnnpack, cuda, tensorrt. Default: all the runtime has.",
+    help="Also measure under it: xnnpack, cuda, tensorrt (itself), tensorrt-ep, tensorrt-rtx-ep "
+    "(inside onnxruntime). Default: all that work here.",
 )
+_KERNELS_S, _QUICK_KERNELS_S = 300.0, 20.0
+"""Spent on the kernels of one provider of a GPU."""
+_KERNEL_COUNT, _QUICK_KERNEL_COUNT = 300, 60
+"""Of each precision at the most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +64,31 @@ class Extras:
         for provider in self.providers:
             tell(f"ceilings of {provider}", 1.0)
             try:
-                roofs = provider_ceilings(provider, threads=profile.threads)
+                if provider in ON_GPU:
+                    profile = self._with_gpu(profile, provider, tell)
+                else:
+                    roofs = provider_ceilings(provider, threads=profile.threads)
+                    profile = msgspec.structs.replace(profile, ceiling=(*profile.ceiling, *roofs))
             except EdgeKitError as error:
                 warn(f"provider {provider} not measured: {error}")
-                continue
-            profile = msgspec.structs.replace(profile, ceiling=(*profile.ceiling, *roofs))
         if self.meter is not None:
             tell(f"power by {self.meter.name}", 1.0)
             profile = self._with_energy(profile, self.meter)
         return profile
+
+    def _with_gpu(self, profile: DeviceProfile, provider: str, tell: Progress) -> DeviceProfile:
+        """The roofs, and the kernels where they can be had too."""
+        runtime = runtime_under(provider, cache=engine_cache())
+        roofs = gpu_ceilings(runtime)
+        profile = msgspec.structs.replace(profile, ceiling=(*profile.ceiling, *roofs))
+        budget_s = _QUICK_KERNELS_S if self.is_quick else _KERNELS_S
+        most = _QUICK_KERNEL_COUNT if self.is_quick else _KERNEL_COUNT
+        try:
+            kernels = measure_kernels(runtime, budget_s=budget_s, most=most, tell=tell)
+        except EdgeKitError as error:
+            warn(f"kernels under {provider} not measured: {error}")
+            return profile
+        return with_kernels(profile, kernels)
 
     def _with_energy(self, profile: DeviceProfile, meter: Meter) -> DeviceProfile:
         idle_s, busy_s = (2.0, 4.0) if self.is_quick else (5.0, 10.0)
@@ -89,8 +115,11 @@ def checked_extras(
             hint="start the logger first, and give --power-csv the file it writes",
         )
     for provider in providers:
-        provider_chain(provider)
-    chosen = tuple(dict.fromkeys(providers)) or available_providers()
+        if provider in ON_GPU:
+            refuse_absent(provider)
+        else:
+            provider_chain(provider)
+    chosen = tuple(dict.fromkeys(providers)) or usable_providers()
     return Extras(
         meter=CsvMeter(path=power_csv) if power_csv else _built_in(meter),
         providers=tuple(name for name in chosen if name != "cpu"),

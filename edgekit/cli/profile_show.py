@@ -158,6 +158,12 @@ def _show_profile(found: FoundProfile) -> None:
             "conditions": conditions_text(profile),
         }
     )
+    for table in profile.under:
+        fused = ", ".join(table.fused) or "nothing"
+        say(
+            f"{table.provider} {table.precision}: {len(table.kernel)} kernels timed by "
+            f"{table.runtime}; launched as one: {fused}"
+        )
     if profile.note:
         say(f"note: {' '.join(profile.note.split())}")
     rows = [

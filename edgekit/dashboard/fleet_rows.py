@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from edgekit.dashboard.alerts import Link, Tone, is_silent, say_duration
 from edgekit.dashboard.state import DeviceView, FleetView
+from edgekit.spec.messages import EngineTelemetry
 from edgekit.spec.plan import Plan
 from edgekit.units import format_bytes
 
@@ -92,8 +93,21 @@ def _facts(device: DeviceView, now_s: float) -> list[tuple[str, str]]:
         )
     if telemetry.shard is not None:
         facts.append(("busy", f"{100 * min(max(telemetry.utilization, 0.0), 1.0):.0f} %"))
+    if telemetry.runs_on:
+        facts.append(("runs on", telemetry.runs_on))
+    if telemetry.engine is not None and telemetry.engine.state != "serving":
+        facts.append(("engine", _say_engine(telemetry.engine)))
     total_bytes = telemetry.download_total_bytes
     if telemetry.state == "preparing" and total_bytes > 0:
         done_bytes = min(max(telemetry.download_done_bytes, 0), total_bytes)
         facts.append(("download", f"{100 * done_bytes / total_bytes:.0f} %"))
     return facts
+
+
+def _say_engine(engine: EngineTelemetry) -> str:
+    """How far it is; why there is none stands among the alerts."""
+    if engine.state == "failed":
+        return "none"
+    if engine.state == "building" and engine.share is not None:
+        return f"building {100 * min(max(engine.share, 0.0), 1.0):.0f} %"
+    return f"{engine.state}, {say_duration(engine.elapsed_s)}"

@@ -27,7 +27,8 @@ _SOME_FARMS = (
     "farms: only those of the largest sums of rates and of the quickest devices were priced"
 )
 _NOT_ASKED = (
-    "frames would have to be dealt out, and agents run one pipeline (--farms plans it all the same)"
+    "agents deal frames out between the source itself and one pipeline only (--farms plans it all "
+    "the same)"
 )
 _SAME = 1e-9
 
@@ -86,13 +87,15 @@ def weigh(table: CostTable, goal: Goal, *, with_front: bool = True) -> Weighed:
     engine = Engine(table, goal)
     farms, is_every_farm = all_farms(engine)
     extremes = _extremes(engine)
-    bests = _bests([*extremes, *(farms if goal.farms else [])])
+    source = table.scenario.fleet.source_name
+
+    def may_be(some: Sequence[Candidate]) -> list[Candidate]:
+        return [one for one in some if goal.farms or not one.members or one.shared_by(source)]
+
+    bests = _bests([*extremes, *may_be(farms)])
 
     def rank(one: Candidate) -> tuple[float, ...]:
         return (len(violations(table, goal, one)), *_order(goal, one, bests))
-
-    def may_be(some: Sequence[Candidate]) -> list[Candidate]:
-        return [one for one in some if goal.farms or not one.members]
 
     singles, refused = single_devices(table, goal, rank)
     found = [
@@ -104,13 +107,19 @@ def weigh(table: CostTable, goal: Goal, *, with_front: bool = True) -> Weighed:
     families = list(singles)
     for name in ("pipeline", "farm", "pipeline-farm"):
         same = [one for one in (*paths, *farms) if one.family == name]
-        families += [min(same, key=rank)] if same else []
+        possible = may_be(same)
+        families += [min(some, key=rank) for some in (possible, same) if some]
+    families = list(dict.fromkeys(families))
     everything = [*families, *paths, *farms]
     chosen = min(may_be(everything), key=rank, default=None)
     if chosen is not None and violations(table, goal, chosen):
         chosen = None
     others = [one for one in families if chosen is None or one != chosen]
-    refused += [refusal(table, goal, one, _why(goal, one, chosen, bests)) for one in others]
+    possible = may_be(others)
+    refused += [
+        refusal(table, goal, one, _why(goal, one, chosen, bests, is_possible=one in possible))
+        for one in others
+    ]
     notes = [] if is_every_farm else [_SOME_FARMS]
     notes += [] if is_whole else ["the trade-off has too many points: only a part is shown"]
     return Weighed(
@@ -196,9 +205,11 @@ def _is_finite(one: Candidate) -> bool:
     return math.isfinite(one.latency.time_s) and math.isfinite(one.accuracy_drop_pp)
 
 
-def _why(goal: Goal, one: Candidate, chosen: Candidate | None, bests: Bests) -> str:
+def _why(
+    goal: Goal, one: Candidate, chosen: Candidate | None, bests: Bests, *, is_possible: bool
+) -> str:
     """How far ``one`` is behind, or what else speaks against it."""
-    if one.members and not goal.farms:
+    if not is_possible:
         gain = "" if chosen is None else _gain(goal, one, chosen, bests)
         return gain + _NOT_ASKED
     if chosen is None:

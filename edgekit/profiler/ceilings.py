@@ -100,7 +100,8 @@ def compute_rates(
 def provider_ceilings(
     provider: str, *, threads: int = 1, budget_s: float = 6.0
 ) -> tuple[Ceiling, ...]:
-    """The roofs of one execution provider, and what launches and sessions cost under it.
+    """The roofs of one execution provider of the processor, and what launches and sessions cost
+    under it; for those of a GPU see ``provider_roofs``.
 
     Raises: ConfigError if the runtime does not have it, DeviceError if it does not start.
     """

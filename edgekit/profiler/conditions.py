@@ -28,7 +28,8 @@ _THROTTLED_NOW = {
 }
 """Bits of ``vcgencmd get_throttled``; those 16 higher say that it happened since the boot."""
 _BUSY_LOAD_PER_PROCESSOR = 0.3
-_HOT_CELSIUS = 85.0
+HOT_CELSIUS = 85.0
+"""From here on a processor slows itself down."""
 _SHARED_SCATTER = 1.3
 _FEWEST_PIECES = 50
 
@@ -137,7 +138,7 @@ def complaints(conditions: Conditions, *, processor_count: int | None = None) ->
     if now:
         found.append(f"throttling: {', '.join(now)}")
     heat = conditions.temperature_before_celsius
-    if heat is not None and heat >= _HOT_CELSIUS:
+    if heat is not None and heat >= HOT_CELSIUS:
         found.append(f"{heat:.0f} degrees Celsius")
     if conditions.governor == "powersave":
         found.append("clock governor powersave")

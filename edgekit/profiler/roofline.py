@@ -95,6 +95,7 @@ def dots_of(
     Traffic is scaled to the width of the ceiling's precision where that is the narrower one.
     Operators that only rename a tensor's shape move nothing in any runtime and have no dot.
     """
+    profile = profile.seen_by(ceiling.provider, ceiling.precision)
     model_width = _WIDTH_BYTES[model_precision(workload)]
     narrowing = min(1.0, _WIDTH_BYTES[ceiling.precision] / model_width)
     dots = []

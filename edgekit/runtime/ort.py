@@ -9,10 +9,20 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from edgekit.errors import ConfigError, DeviceError, ModelError
+from edgekit.errors import ConfigError, DeviceError, EdgeKitError, ModelError
+from edgekit.runtime.providers import (
+    available_providers,
+    engine_cache,
+    make_ready,
+    provider_chain,
+    provider_options,
+    session_with,
+)
 from edgekit.spec.agent_config import Optimization
+from edgekit.spec.profile import Precision
 from edgekit.spec.tensors import Array, TensorSpec
 
+__all__ = ["OrtSession", "available_providers", "provider_chain", "runtime_name"]
 _LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -25,32 +35,6 @@ _DTYPES = {
     "tensor(float16)": "float16",
     "tensor(bool)": "bool",
 }
-_PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
-"""ONNX Runtime's names of the execution providers, by those that device profiles use."""
-
-
-def available_providers() -> tuple[str, ...]:
-    """Execution providers that this ONNX Runtime was built with, "cpu" first."""
-    built = set(ort.get_available_providers())
-    return tuple(name for name, long_name in _PROVIDERS.items() if long_name in built)
-
-
-def provider_chain(provider: str) -> list[str]:
-    """What ONNX Runtime is given: the provider, and the CPU for operators that it lacks.
-
-    Raises: ConfigError if this ONNX Runtime does not have it.
-    """
-    if provider not in available_providers():
-        raise ConfigError(
-            f"onnxruntime {ort.__version__} here has no provider {provider!r}",
-            hint=f"use {' or '.join(available_providers())}, or install a build that has it",
-        )
-    return list(dict.fromkeys((_PROVIDERS[provider], _PROVIDERS["cpu"])))
 
 
 def runtime_name() -> str:
@@ -63,6 +47,9 @@ class OrtSession:
 
     ``optimization`` "extended" gives bit-equal splits; "all" (the default) is 1.3 to 1.8 times
     faster and within 1e-5, because its blocked layout adds in another order.
+    ``provider`` is one of ``providers.ORT_NAMES``; those that build engines keep them in ``cache``,
+    and ``precision`` tells them what the model asks for. ``tf32`` lets a GPU round products of
+    fp32 to 11 bits.
     """
 
     def __init__(
@@ -72,10 +59,14 @@ class OrtSession:
         threads: int = 1,
         optimization: Optimization = "all",
         provider: str = "cpu",
+        precision: Precision = "fp32",
+        cache: Path | None = None,
+        tf32: bool = False,
     ) -> None:
         if threads < 1:
             raise ConfigError(f"threads must be at least 1, got {threads}", hint="use 1")
-        chain = provider_chain(provider)
+        chain, cache = provider_chain(provider), cache or engine_cache()
+        make_ready(provider, cache)
         options = ort.SessionOptions()
         options.graph_optimization_level = _LEVELS[optimization]
         options.intra_op_num_threads = threads
@@ -83,16 +74,16 @@ class OrtSession:
         options.log_severity_level = 3
         # Spinning burns a core between frames: 33 ms CPU per frame at 30 fps for 0.1 ms latency.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        settings = provider_options(provider, cache=cache, precision=precision, tf32=tf32)
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=chain)
+            self._session = session_with(path, options, chain, settings)
+        except EdgeKitError:
+            raise
         except Exception as error:  # noqa: BLE001 - ONNX Runtime raises bare pybind errors
-            raise _refusal(path, error) from None
-        if self._session.get_providers()[0] != chain[0]:
+            raise _refusal(path, error, provider) from None
+        if chain[0] not in self._session.get_providers():
             # ONNX Runtime only warns, and runs everything on the CPU.
-            raise DeviceError(
-                f"the provider {provider} does not start on this device",
-                hint="install its driver and libraries, or use the provider cpu",
-            )
+            raise _no_start(provider, "")
         self._inputs = tuple(_spec(arg) for arg in self._session.get_inputs())
         self._outputs = tuple(_spec(arg) for arg in self._session.get_outputs())
         self._names = [spec.name for spec in self._outputs]
@@ -130,8 +121,15 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:300]
 
 
-def _refusal(path: Path, error: Exception) -> ModelError:
-    """Name what ONNX Runtime refused: a missing file, a cut-off file, or an operator."""
+def _no_start(provider: str, reason: str) -> DeviceError:
+    return DeviceError(
+        f"the provider {provider} does not start on this device{reason and ': '}{reason}",
+        hint="run `edgekit doctor` for what is missing, or use the provider cpu",
+    )
+
+
+def _refusal(path: Path, error: Exception, provider: str) -> ModelError | DeviceError:
+    """Name what failed: a missing file, a cut-off file, an operator, or a provider but the CPU."""
     text = " ".join(str(error).split())
     if not path.is_file():
         return ModelError(f"there is no model file {path}", hint="check the path")
@@ -151,6 +149,8 @@ def _refusal(path: Path, error: Exception) -> ModelError:
             f"{path.name} is not a whole ONNX file ({path.stat().st_size} bytes)",
             hint="copy or export it again",
         )
+    if provider != "cpu":
+        return _no_start(provider, text[:300])
     return ModelError(
         f"ONNX Runtime {ort.__version__} refuses {path.name}: {text[:300]}",
         hint="update onnxruntime, or export the model again for opset 17",

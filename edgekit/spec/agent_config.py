@@ -6,6 +6,7 @@ from edgekit.errors import ConfigError
 from edgekit.spec.base import Spec
 
 Optimization = Literal["none", "basic", "extended", "all"]
+Provider = Literal["auto", "tensorrt", "cpu", "xnnpack", "cuda", "tensorrt-ep", "tensorrt-rtx-ep"]
 
 
 class HopConfig(Spec, frozen=True, kw_only=True):
@@ -65,6 +66,10 @@ class RuntimeConfig(Spec, frozen=True, kw_only=True):
 
     threads: int = 1
     optimization: Optimization = "all"
+    provider: Provider = "auto"
+    """auto: TensorRT where the bundle has an engine recipe and this board can build the engine,
+    else ONNX Runtime on the CPU. tensorrt: the same, and a bundle without recipe is a problem that
+    is told. Others: that execution provider of ONNX Runtime, and the CPU where it fails."""
     dilation: float = 1.0
     """Slow this device down by this factor, to stand for a weaker board."""
     cpus: tuple[int, ...] = ()

@@ -218,6 +218,22 @@ class LinkTelemetry(Spec, frozen=True, kw_only=True):
     """Why the latest look failed; empty if it did not."""
 
 
+class EngineTelemetry(Spec, frozen=True, kw_only=True):
+    """How far the TensorRT engine of a shard is; ONNX Runtime serves until it is there."""
+
+    state: Literal["waiting", "building", "rehearsing", "proving", "serving", "failed"]
+    text: str = ""
+    """What is being done, or which TensorRT serves."""
+    share: float | None = None
+    """Of the build, 0..1; None where TensorRT does not tell."""
+    elapsed_s: float = 0.0
+    """Since its building began; how long it took when that is over."""
+    was_cached: bool = False
+    """It was on this board's disk already."""
+    problem: str = ""
+    """Why there is none."""
+
+
 class Telemetry(Spec, frozen=True, kw_only=True):
     """One device, once a second and at every change."""
 
@@ -242,6 +258,10 @@ class Telemetry(Spec, frozen=True, kw_only=True):
     """The link under that hop."""
     stream: StreamTelemetry | None = None
     """Only on the device that owns the source."""
+    runs_on: str = ""
+    """What runs the shard: "onnxruntime cpu", "TensorRT 10.3.0"."""
+    engine: EngineTelemetry | None = None
+    """None if this shard needs none."""
     problems: tuple[str, ...] = ()
     download_done_bytes: int = 0
     download_total_bytes: int = 0

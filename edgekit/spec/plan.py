@@ -55,7 +55,8 @@ class Placement(Spec, frozen=True, kw_only=True):
 
     device: str
     shard: str
-    """Path of the ONNX file inside the bundle; empty where frames are filmed and forwarded."""
+    """Path of the ONNX file inside the bundle; empty where frames are filmed and forwarded. The
+    whole model where the first device answers some frames itself."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     work_flop: int
@@ -108,9 +109,11 @@ class Plan(Spec, frozen=True, kw_only=True):
             raise ConfigError(
                 "a device after the first one has no shard", hint="build the bundle again"
             )
-        if not self.forwards_frames:
-            return
-        if not self.cuts or self.cuts[0] != FRAME_CUT:
+        if any(cut == FRAME_CUT for cut in self.cuts[1:]):
+            raise ConfigError(
+                "frames leave a device that did not film them", hint="build the bundle again"
+            )
+        if self.forwards_frames and not self.sends_frames:
             raise ConfigError(
                 f"{self.placements[0].device} has no shard, so nothing but frames can leave it",
                 hint="build the bundle again",
@@ -125,9 +128,20 @@ class Plan(Spec, frozen=True, kw_only=True):
                 )
 
     @property
+    def sends_frames(self) -> bool:
+        """Whether frames leave the first device, and the second one runs the model's start."""
+        return bool(self.cuts) and self.cuts[0] == FRAME_CUT
+
+    @property
     def forwards_frames(self) -> bool:
-        """Whether the first device films and forwards, and the second one runs the first shard."""
+        """Whether the first device films and forwards, and has no shard."""
         return not self.placements[0].shard
+
+    @property
+    def shares_frames(self) -> bool:
+        """Whether the first device answers some frames itself, with the whole model, and sends the
+        others on."""
+        return self.sends_frames and not self.forwards_frames
 
     def codec_of(self, cut: int) -> CodecSpec:
         """How the tensors of the cut with this index travel."""

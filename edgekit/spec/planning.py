@@ -35,8 +35,8 @@ class Goal(Spec, frozen=True, kw_only=True):
     arrival_fps: float | None = None
     """Frames arrive at random (Poisson) at this rate, and wait where a stage is busy."""
     farms: bool = False
-    """Whether frames may be dealt out over several pipelines. Off, such plans are shown, but not
-    chosen: a bundle holds one pipeline, and agents do not deal frames out."""
+    """Whether frames may be dealt out over pipelines in any way. Off, what no bundle holds is shown
+    but not chosen: beside one pipeline, only the source's own copy of the model can take part."""
     lambda1_s_per_pp: float = 0.0
     """The paper's multiplier: seconds that one percentage point of accuracy is worth."""
 
@@ -224,6 +224,19 @@ class Candidate(Spec, frozen=True, kw_only=True):
         """Those that do any work, in frame order."""
         own = tuple(stage.device for stage in self.stages)
         return own + tuple(name for member in self.members for name in member.devices)
+
+    def shared_by(self, source: str) -> tuple["Candidate", "Candidate"] | None:
+        """What ``source`` answers itself, and what becomes of the frames that it sends on: of the
+        one kind of farm that a bundle holds. None if this is something else.
+
+        There are two members: the whole model on the source, in fp32, and a pipeline to which
+        frames are sent.
+        """
+        own = [one for one in self.members if one.devices == (source,) and one.family == "whole"]
+        others = [one for one in self.members if any(hop.carries == "frame" for hop in one.hops)]
+        if len(self.members) != 2 or len(own) != 1 or len(others) != 1:
+            return None
+        return None if own[0].stages[0].precision != "fp32" else (own[0], others[0])
 
     def __str__(self) -> str:
         """Such as "camera in int8 [until conv5] -> gateway"; farms join members by " | "."""

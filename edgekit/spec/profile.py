@@ -5,7 +5,6 @@ come from. A datasheet knows peaks only; a measured profile also knows what the 
 how long single kernels take, and how far its own predictions were off on models it had not seen.
 """
 
-import math
 import re
 from collections.abc import Callable
 from datetime import datetime
@@ -15,13 +14,37 @@ import msgspec
 
 from edgekit.errors import ConfigError
 from edgekit.spec.base import Spec
+from edgekit.spec.measured import (
+    Conditions,
+    Energy,
+    KernelTime,
+    Precision,
+    PredictionError,
+    ProviderKernels,
+    SessionMemory,
+    WeightRead,
+)
 from edgekit.units import parse_bandwidth, parse_duration, parse_rate, parse_size
 
-Precision = Literal["fp32", "fp16", "int8"]
-
+__all__ = [
+    "Ceiling",
+    "Conditions",
+    "DeviceProfile",
+    "Energy",
+    "KernelTime",
+    "LinkProfile",
+    "Precision",
+    "PredictionError",
+    "ProviderKernels",
+    "SessionMemory",
+    "WeightRead",
+]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names are file names and MQTT topic levels."""
-_PROCESSOR = {"cuda": "gpu", "tensorrt": "gpu", "xnnpack": "cpu"}
+_PROCESSOR = {
+    "cuda": "gpu", "tensorrt": "gpu", "tensorrt-ep": "gpu", "tensorrt-rtx-ep": "gpu",
+    "xnnpack": "cpu",
+}  # fmt: skip
 """Which processor each execution provider drives."""
 _FASTEST_FLOP_PER_S = 1e16
 _FASTEST_BYTES_PER_S = 1e14
@@ -35,13 +58,18 @@ class Ceiling(Spec, frozen=True, kw_only=True):
     compute: str
     """Such as "472 Gflop/s" or, for int8, "21 Top/s"; a multiply-add counts as two."""
     provider: str = "cpu"
-    """As measured: "cpu", "xnnpack", "cuda" or "tensorrt"; in datasheets "cpu" or "gpu"."""
+    """As measured: "cpu", "xnnpack", "cuda", "tensorrt" (TensorRT itself), or "tensorrt-ep" and
+    "tensorrt-rtx-ep" (inside ONNX Runtime); in datasheets "cpu" or "gpu"."""
     sustained: str = ""
     """The same after minutes of load, where that was measured."""
     launch_overhead: str = ""
     """Per kernel under this provider; empty means that of the profile."""
     session_overhead: str = ""
     """Per inference under this provider; empty means that of the profile."""
+    copy_bandwidth: str = ""
+    """Of tensors between the host's memory and this provider's; empty where it has none."""
+    memory_bandwidth: str = ""
+    """Of the memory that this provider computes in; empty means that of the profile."""
 
     def __post_init__(self) -> None:
         where = f"ceiling {self.precision} on {self.provider!r}"
@@ -55,6 +83,9 @@ class Ceiling(Spec, frozen=True, kw_only=True):
         for field in ("launch_overhead", "session_overhead"):
             if text := getattr(self, field):
                 _quantity(f"{where}: {field}", text, parse_duration, 0, 1.0)
+        for field in ("copy_bandwidth", "memory_bandwidth"):
+            if text := getattr(self, field):
+                _quantity(f"{where}: {field}", text, parse_bandwidth, 1e6, _FASTEST_BYTES_PER_S)
 
     @property
     def flop_per_s(self) -> float:
@@ -65,127 +96,6 @@ class Ceiling(Spec, frozen=True, kw_only=True):
     def sustained_flop_per_s(self) -> float:
         """The roof after minutes of load; the short one where that is not known."""
         return parse_rate(self.sustained or self.compute)
-
-
-class KernelTime(Spec, frozen=True, kw_only=True):
-    """One kernel, timed alone in the runtime.
-
-    ``key`` names operator and attributes without sizes, such as "Conv 3x3 s1 g1 +Relu"; ``sizes``
-    are the numbers that the time depends on, in the order the key fixes.
-    """
-
-    key: str
-    sizes: tuple[int, ...]
-    time_s: float
-    spread: float = 0.0
-    """(p90 - p10) / median of the repetitions."""
-
-    def __post_init__(self) -> None:
-        is_time = math.isfinite(self.time_s) and self.time_s > 0
-        is_spread = math.isfinite(self.spread) and self.spread >= 0
-        if not (self.key and self.sizes and min(self.sizes) >= 0 and is_time and is_spread):
-            raise ConfigError(
-                f"kernel {self.key!r} {self.sizes} takes {self.time_s} s, spread {self.spread}",
-                hint="measure the profile again",
-            )
-
-
-class WeightRead(Spec, frozen=True, kw_only=True):
-    """What a byte of weights costs besides its kernel's own time, where ``footprint_bytes`` of
-    weights and activations take turns in the caches."""
-
-    footprint_bytes: int
-    s_per_byte: float
-
-    def __post_init__(self) -> None:
-        if not (self.footprint_bytes > 0 and 0 <= self.s_per_byte < 1e-6):
-            raise ConfigError(
-                f"weights at {self.footprint_bytes} bytes cost {self.s_per_byte} s a byte",
-                hint="measure the profile again",
-            )
-
-
-class PredictionError(Spec, frozen=True, kw_only=True):
-    """How far predictions of shards of unseen models were off (leave one model out)."""
-
-    shard_count: int
-    model_count: int
-    mape_percent: float
-    within_10_percent: float
-    """Share of shards within 10 % of the measurement [%]."""
-    worst_percent: float
-
-    def __post_init__(self) -> None:
-        ordered = 0 <= self.mape_percent <= self.worst_percent < math.inf
-        counted = self.shard_count >= 1 and self.model_count >= 1
-        if not (ordered and counted and 0 <= self.within_10_percent <= 100):
-            raise ConfigError(
-                f"error of {self.shard_count} shards of {self.model_count} models: mape_percent "
-                f"{self.mape_percent}, within_10_percent {self.within_10_percent}, "
-                f"worst_percent {self.worst_percent} cannot be",
-                hint="measure the profile again",
-            )
-
-
-class Conditions(Spec, frozen=True, kw_only=True):
-    """What the board was like while it was measured; empty where it does not say."""
-
-    load_1min: float = 0.0
-    governor: str = ""
-    power_mode: str = ""
-    throttle_flags: str = ""
-    temperature_before_celsius: float | None = None
-    temperature_after_celsius: float | None = None
-    scatter: float = 0.0
-    """p90 / p10 of equal pieces of work; 0 where it was not measured. Far above 1, something takes
-    turns with us that no load shows: the other half of a core, another virtual machine."""
-
-
-class Energy(Spec, frozen=True, kw_only=True):
-    """Power drawn, measured by a meter; never derived from work."""
-
-    meter: str
-    idle_w: float
-    busy_w: float
-
-    def __post_init__(self) -> None:
-        if not self.meter or not 0 <= self.idle_w <= self.busy_w < math.inf:
-            raise ConfigError(
-                f"energy: meter {self.meter!r} read {self.idle_w} W idle, {self.busy_w} W busy",
-                hint="name the meter, and check that busy_w is at least idle_w",
-            )
-
-    def inference_j(self, time_s: float) -> float:
-        """Energy that ``time_s`` of inference takes on top of idling."""
-        return (self.busy_w - self.idle_w) * time_s
-
-
-class SessionMemory(Spec, frozen=True, kw_only=True):
-    """What a session takes besides the bytes of its model, in this runtime; over a bare process."""
-
-    base_bytes: int
-    """Of a session that does almost nothing."""
-    operator_bytes: int
-    """Of each operator's bookkeeping."""
-    conv_weight_factor: float
-    """Copies of a convolution's weights at the worst moment of loading."""
-    activation_factor: float
-    """Bytes of buffers per byte of activations that are alive at once."""
-    shard_count: int
-    """Networks that the error is from."""
-    mape_percent: float
-
-    def __post_init__(self) -> None:
-        factors = (self.conv_weight_factor, self.activation_factor)
-        is_size = 0 <= self.base_bytes < _LARGEST_BYTES and 0 <= self.operator_bytes < 1 << 24
-        is_error = 0 <= self.mape_percent < math.inf and self.shard_count >= 0
-        if not (is_size and is_error and all(0 <= factor <= 20 for factor in factors)):
-            raise ConfigError(
-                f"session memory of {self.base_bytes} + {self.operator_bytes} bytes an operator, "
-                f"factors {self.conv_weight_factor} and {self.activation_factor}, error "
-                f"{self.mape_percent} % cannot be",
-                hint="measure the profile again",
-            )
 
 
 class DeviceProfile(Spec, frozen=True, kw_only=True):
@@ -226,6 +136,8 @@ class DeviceProfile(Spec, frozen=True, kw_only=True):
     conditions: Conditions = msgspec.field(default_factory=Conditions)
     energy: Energy | None = None
     session_memory: SessionMemory | None = None
+    under: tuple[ProviderKernels, ...] = ()
+    """Kernels under other providers; ``kernel`` holds those of the CPU's."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -280,7 +192,7 @@ class DeviceProfile(Spec, frozen=True, kw_only=True):
                 f"profile {self.name} is measured, but names no runtime",
                 hint='run edgekit profile again, or write source = "datasheet"',
             )
-        measurements = (self.kernel, self.error, self.energy, self.session_memory)
+        measurements = (self.kernel, self.error, self.energy, self.session_memory, self.under)
         if self.source == "datasheet" and any(measurements):
             raise ConfigError(
                 f"profile {self.name} comes from a datasheet, but holds measurements",
@@ -316,9 +228,37 @@ class DeviceProfile(Spec, frozen=True, kw_only=True):
         processor = _PROCESSOR.get(provider, provider)
         return known.get((precision, provider)) or known.get((precision, processor))
 
+    def seen_by(self, provider: str, precision: Precision = "fp32") -> "DeviceProfile":
+        """This device as shards at ``precision`` under ``provider`` see it.
+
+        What was measured of the CPU's kernels, caches and overheads says nothing of a GPU: there
+        the provider's own kernels and overheads take their place, or none and the roofline alone.
+        """
+        if _PROCESSOR.get(provider, provider) == "cpu" or self.source == "datasheet":
+            return self
+        own = [one for one in self.under if (one.provider, one.precision) == (provider, precision)]
+        roof = self.roof(precision, provider)
+        memory = roof.memory_bandwidth if roof else ""
+        return msgspec.structs.replace(
+            self,
+            memory_bandwidth=memory or self.memory_bandwidth,
+            kernel=own[0].kernel if own else (),
+            fused=own[0].fused if own else (),
+            reach=own[0].reach if own else {},
+            weight_read=(),
+            cache_bandwidth="",
+            copy_bandwidth=roof.copy_bandwidth if roof else "",
+            in_network=1.0,
+            error=None,
+            session_memory=None,
+            launch_overhead=(roof.launch_overhead if roof else "") or self.launch_overhead,
+            session_overhead=(roof.session_overhead if roof else "") or self.session_overhead,
+        )
+
     def ridge_flop_per_byte(self, ceiling: Ceiling) -> float:
         """Intensity from which on the compute roof binds (Williams et al., CACM 2009)."""
-        return ceiling.flop_per_s / self.memory_bytes_per_s
+        bandwidth = parse_bandwidth(ceiling.memory_bandwidth or self.memory_bandwidth)
+        return ceiling.flop_per_s / bandwidth
 
     def is_stale(self, runtime: str) -> bool:
         """True if it was measured with another runtime or version than ``runtime``."""

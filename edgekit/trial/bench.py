@@ -27,6 +27,9 @@ from edgekit.spec.plan import Cut
 from edgekit.spec.profile import Precision
 from edgekit.spec.workload import Workload
 
+_AGAIN_S = 0.25
+"""Spent on each shard that is timed again."""
+
 
 class ShardName(NamedTuple):
     """One shard of a model, whoever runs it."""
@@ -82,15 +85,28 @@ class Bench:
         Raises: PlanError for a cut that is not legal; ModelError if the runtime refuses a shard.
         """
         fresh = [shard for shard in shards if (shard, threads) not in self._times_s]
+        for shard, time_s in zip(fresh, self._timed(fresh, threads, 0.0), strict=True):
+            self._times_s[shard, threads] = time_s
+        return [self._times_s[shard, threads] for shard in shards]
+
+    def time_again(self, shards: Sequence[ShardName], *, threads: int) -> list[float]:
+        """As ``time``, once more and longer. What else runs here only ever adds: the least counts.
+
+        Raises: as ``time``.
+        """
+        budget_s = _AGAIN_S * len(shards)
+        for shard, time_s in zip(shards, self._timed(shards, threads, budget_s), strict=True):
+            known_s = self._times_s.get((shard, threads), time_s)
+            self._times_s[shard, threads] = min(time_s, known_s)
+        return [self._times_s[shard, threads] for shard in shards]
+
+    def _timed(self, shards: Sequence[ShardName], threads: int, budget_s: float) -> list[float]:
         with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
             paths = [
                 self.write(shard, Path(folder) / f"shard-{index}.onnx")
-                for index, shard in enumerate(fresh)
+                for index, shard in enumerate(shards)
             ]
-            times_s = time_shards(paths, threads=threads, budget_s=0.0)
-        for shard, time_s in zip(fresh, times_s, strict=True):
-            self._times_s[shard, threads] = time_s
-        return [self._times_s[shard, threads] for shard in shards]
+            return time_shards(paths, threads=threads, budget_s=budget_s)
 
     def write(self, shard: ShardName, path: Path) -> Path:
         """Write ``shard`` as an ONNX file at ``path``."""

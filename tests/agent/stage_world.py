@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
+import msgspec
 import numpy as np
 
 from edgekit.agent.capture import Capture
 from edgekit.agent.ledger import Ledger
-from edgekit.agent.picture_runner import runner_of
+from edgekit.agent.picture_runner import Forwarder, runner_of
 from edgekit.agent.relay_stage import RelayStage
 from edgekit.agent.shard import ShardRunner
 from edgekit.agent.source_stage import Answered, SourceStage
@@ -64,6 +65,13 @@ def forwarding_plan(codec: CodecSpec) -> Plan:
     )  # fmt: skip
 
 
+def sharing_plan() -> Plan:
+    """Device "a" films, and has the whole fake model as device "b" has."""
+    plan = forwarding_plan(RAW)
+    own = msgspec.structs.replace(plan.placements[1], device="a", shard="shards/shard-own.onnx")
+    return msgspec.structs.replace(plan, placements=(own, plan.placements[1]), codecs=())
+
+
 def find_brightness(inputs: dict[str, Array]) -> dict[str, Array]:
     """One box per frame whose width tells the frame's brightness: answers tell frames apart."""
     (tensor,) = inputs.values()
@@ -94,24 +102,32 @@ class Pair:
         first: Callable[[dict[str, Array]], dict[str, Array]] = pass_on,
         codec: CodecSpec = RAW,
         forwards: bool = False,
+        own_delay_s: float | None = None,
     ) -> None:
+        """``own_delay_s``: the first device has the whole model too, and takes so long for it."""
         plan = forwarding_plan(codec) if forwards else plan_of("a", "b")
+        own = None
+        if own_delay_s is not None:
+            plan = sharing_plan()
+            whole = EchoSession((IMAGE,), (OUTPUT,), own_delay_s, find_brightness)
+            own = runner_of(plan, 0, ShardRunner(whole, plan, 0), CARD)
         self.codec = codec
         self.ledger, self.answers = Ledger(), list[Answered]()
         self.delay_s, self.second, self._plan, self._stack = delay_s, second, plan, stack
         session = EchoSession((IMAGE,), (MIDDLE,), function=first)
-        shard = None if forwards else ShardRunner(session, plan, 0)
+        shard = None if forwards or own else ShardRunner(session, plan, 0)
         self.stage = SourceStage(
             device="a",
             run="r",
             stream="s",
             capture=Capture(source, self.ledger),
             ledger=self.ledger,
-            runner=runner_of(plan, 0, shard, CARD),
+            runner=Forwarder() if own else runner_of(plan, 0, shard, CARD),
             card=CARD,
             model_input=IMAGE,
             stage_count=2,
             next_device="b",
+            own=own,
         )
         self.link = TcpHopLink(
             self.identity("a"),

@@ -36,8 +36,9 @@ import cv2
 import numpy as np
 import onnxruntime
 
-from edgekit.agent.prepare import CARD_PATH, load_onnx_session
+from edgekit.agent.prepare import CARD_PATH
 from edgekit.agent.shard import ShardRunner
+from edgekit.agent.shard_session import load_onnx_session
 from edgekit.builder.build import build_bundle
 from edgekit.builder.load import LoadedModel, load_model
 from edgekit.builder.workload import workload_of

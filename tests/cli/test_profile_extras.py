@@ -10,7 +10,16 @@ from edgekit.cli.profile_extras import Extras, checked_extras
 from edgekit.cli.profile_text import conditions_text, energy_text, session_memory_text
 from edgekit.errors import ConfigError, DeviceError
 from edgekit.profiler.energy import ScriptedMeter
-from edgekit.spec.profile import Ceiling, Conditions, DeviceProfile, Energy, SessionMemory
+from edgekit.profiler.under_provider import ProbeRuntime
+from edgekit.spec.profile import (
+    Ceiling,
+    Conditions,
+    DeviceProfile,
+    Energy,
+    KernelTime,
+    ProviderKernels,
+    SessionMemory,
+)
 
 NAME = "board"
 
@@ -47,7 +56,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--provider", "tensorrt"], "no provider 'tensorrt'"),
+        (["--provider", "xnnpack"], "no provider 'xnnpack'"),
+        (["--provider", "tensorrt"], "the provider tensorrt cannot be measured"),
         (["--power-csv", "nowhere.csv"], "no file nowhere.csv"),
     ],
 )
@@ -106,25 +116,54 @@ def test_a_power_log_replaces_the_built_in_meter(
     assert found.meter.name == "CSV usb.csv"
 
 
-def test_every_provider_of_the_runtime_is_measured_unless_told(
+def test_every_provider_that_works_is_measured_unless_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One that does not start is a warning; the others stay."""
+    """One that fails while it is measured is a warning; the others stay."""
 
     def roofs(provider: str, *, threads: int) -> tuple[Ceiling, ...]:
-        if provider == "tensorrt":
-            raise DeviceError("no driver", hint="install it")
         return (Ceiling(precision="fp32", compute="900 Gflop/s", provider=provider),)
 
-    monkeypatch.setattr(profile_extras, "available_providers", lambda: ("cpu", "cuda", "tensorrt"))
+    def gpu_roofs(runtime: ProbeRuntime) -> tuple[Ceiling, ...]:
+        if runtime.provider == "tensorrt-ep":
+            raise DeviceError("no driver", hint="install it")
+        return roofs(runtime.provider, threads=1)
+
+    def kernels(runtime: ProbeRuntime, **options: object) -> tuple[ProviderKernels, ...]:
+        one = KernelTime(key="Relu", sizes=(64, 3136), time_s=2e-6)
+        return (ProviderKernels(provider=runtime.provider, precision="fp32", runtime="onnxruntime "
+                                "1.0.0", kernel=(one,)),)  # fmt: skip
+
+    names = ("xnnpack", "cuda", "tensorrt-ep")
+    monkeypatch.setattr(profile_extras, "usable_providers", lambda: names)
     monkeypatch.setattr(profile_extras, "provider_ceilings", roofs)
+    monkeypatch.setattr(profile_extras, "gpu_ceilings", gpu_roofs)
+    monkeypatch.setattr(profile_extras, "measure_kernels", kernels)
     found = checked_extras(meter="none", power_csv=None, providers=(), is_quick=True)
-    assert found.providers == ("cuda", "tensorrt")
+    assert found.providers == names
     grown = found.add_to(profile(), lambda text, share: None)
-    assert [one.provider for one in grown.ceiling] == ["cpu", "cuda"]
-    assert "tensorrt not measured: no driver" in capsys.readouterr().err
+    assert [one.provider for one in grown.ceiling] == ["cpu", "xnnpack", "cuda"]
+    assert [one.provider for one in grown.under] == ["cuda"]
+    assert "tensorrt-ep not measured: no driver" in capsys.readouterr().err
     asked = checked_extras(meter="none", power_csv=None, providers=("cpu",), is_quick=True)
     assert asked.providers == ()
+
+
+def test_a_gpu_whose_kernels_cannot_be_measured_keeps_its_roofs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plan can still use the roofline."""
+    roof = Ceiling(precision="fp32", compute="900 Gflop/s", provider="cuda")
+
+    def kernels(runtime: ProbeRuntime, **options: object) -> tuple[ProviderKernels, ...]:
+        raise DeviceError("out of memory", hint="wait")
+
+    monkeypatch.setattr(profile_extras, "gpu_ceilings", lambda runtime: (roof,))
+    monkeypatch.setattr(profile_extras, "measure_kernels", kernels)
+    extras = Extras(meter=None, providers=("cuda",), is_quick=False)
+    grown = extras.add_to(profile(), lambda text, share: None)
+    assert (grown.ceiling[-1], grown.under) == (roof, ())
+    assert "kernels under cuda not measured: out of memory" in capsys.readouterr().err
 
 
 def test_what_was_not_measured_is_said() -> None:

@@ -17,7 +17,7 @@ from edgekit.planner.search import best_pipeline, plan, plan_with
 from edgekit.planner.what_if import scaled_profile
 from edgekit.spec.base import parse_json, to_json
 from edgekit.spec.fleet import Device, Fleet, Link
-from edgekit.spec.planning import Goal, PlanReport
+from edgekit.spec.planning import Candidate, Goal, PlanReport
 from tests.planner.brute_force import (
     Priced,
     best_value,
@@ -187,6 +187,11 @@ def test_two_runs_give_the_same_report(seed: int) -> None:
     assert parse_json(to_json(plain), PlanReport, origin="test") == plain
 
 
+def can_be_built(table: CostTable, goal: Goal, one: Candidate) -> bool:
+    source = table.scenario.fleet.source_name
+    return goal.farms or not one.members or one.shared_by(source) is not None
+
+
 @pytest.mark.parametrize("seed", range(15))
 def test_the_chosen_plan_keeps_the_limits_and_nothing_listed_beats_it(seed: int) -> None:
     """Among everything the report shows."""
@@ -200,7 +205,7 @@ def test_the_chosen_plan_keeps_the_limits_and_nothing_listed_beats_it(seed: int)
         least = objective_value(goal, report.chosen, bests)
         assert not violations(table, goal, report.chosen)
         for one in (*report.pareto, *report.alternatives, *report.neighbours):
-            if not violations(table, goal, one) and (goal.farms or not one.members):
+            if not violations(table, goal, one) and can_be_built(table, goal, one):
                 assert least <= objective_value(goal, one, bests) * (1 + 1e-9)
         assert report.chosen in report.alternatives
 
@@ -218,24 +223,39 @@ def test_a_farm_is_priced_again_as_it_was() -> None:
     pytest.fail("no farm was the best anywhere")
 
 
-def test_a_farm_that_was_not_asked_for_is_shown_and_not_chosen() -> None:
-    """No bundle holds one; what it would bring is said, and what keeps it from being chosen."""
+def test_a_farm_that_no_agent_runs_is_shown_and_not_chosen() -> None:
+    """What it would bring is said, and what keeps it from being chosen."""
     seen = 0
-    for seed in range(30):
+    for seed in range(60):
         table = CostTable(random_scenario(seed, lossy=False))
-        free = plan_with(table, Goal(objective="throughput", farms=True))
-        if free.chosen is None or not free.chosen.members:
+        goal = Goal(objective="throughput")
+        free = plan_with(table, msgspec.structs.replace(goal, farms=True))
+        if free.chosen is None or can_be_built(table, goal, free.chosen):
             continue
-        report = plan_with(table, Goal(objective="throughput"))
-        assert report.chosen is None or not report.chosen.members
-        assert not [one for one in report.pareto if one.members]
-        reasons = [
-            one.reason for one in report.refusals if "times the throughput, but" in one.reason
-        ]
+        report = plan_with(table, goal)
+        assert report.chosen is None or can_be_built(table, goal, report.chosen)
+        assert all(can_be_built(table, goal, one) for one in report.pareto)
+        reasons = [one.reason for one in report.refusals if "times the throughput" in one.reason]
         assert reasons, seed
         assert "--farms" in reasons[0]
         seen += 1
     assert seen
+
+
+def test_the_source_may_answer_some_frames_itself_and_send_the_others_on() -> None:
+    """The one farm that agents run is chosen where it is best."""
+    for seed in range(60):
+        table = CostTable(random_scenario(seed, lossy=False))
+        chosen = plan_with(table, Goal(objective="throughput")).chosen
+        if chosen is None or not chosen.members:
+            continue
+        source = table.scenario.fleet.source_name
+        parts = chosen.shared_by(source)
+        assert parts is not None
+        own, others = parts
+        assert own.devices == (source,) and source not in others.devices
+        return
+    pytest.fail("it was the best nowhere")
 
 
 def test_the_source_never_runs_a_later_shard_of_frames_that_it_sent() -> None:

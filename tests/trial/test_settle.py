@@ -44,13 +44,22 @@ BOARD = HERE
 
 
 class FakeBench:
-    """Shards take ``factor`` times as long as predicted; ``slow`` ones ten times that."""
+    """Shards take ``factor`` times as long as predicted; ``slow`` ones ten times that, and those
+    that are ``disturbed`` somewhat longer at the first look."""
 
     runtime = "a test"
 
-    def __init__(self, here: dict[str, float], factor: float = 1.0, slow: str = "") -> None:
+    def __init__(
+        self,
+        here: dict[str, float],
+        factor: float = 1.0,
+        slow: str = "",
+        disturbed: set[ShardName] | None = None,
+    ) -> None:
         self.here, self.factor, self.slow = here, factor, slow
+        self.disturbed = disturbed or set()
         self.timed: list[ShardName] = []
+        self.again: list[ShardName] = []
         self._predictor = Predictor(BOARD)
 
     def ops(self, shard: ShardName) -> tuple[Workload, tuple[int, ...]]:
@@ -61,9 +70,16 @@ class FakeBench:
         self.timed += shards
         return [self._time_s(shard) for shard in shards]
 
+    def time_again(self, shards: Sequence[ShardName], *, threads: int) -> list[float]:
+        """Nobody disturbs a second look."""
+        self.again += shards
+        self.disturbed -= set(shards)
+        return [self._time_s(shard) for shard in shards]
+
     def _time_s(self, shard: ShardName) -> float:
         workload, ops = self.ops(shard)
         slowed = 10.0 if self.slow and self.slow in shard.until else 1.0
+        slowed *= 1.6 if shard in self.disturbed else 1.0
         return self._predictor.predict(workload, ops).time_s * self.factor * slowed
 
 
@@ -103,6 +119,24 @@ def test_a_cut_that_turns_out_slow_loses() -> None:
     settled = run(FakeBench({"camera": 1.0, "gateway": 1.0}, slow=cut), goal)
     assert settled.found.report.chosen is not None
     assert all(cut not in stage.until for stage in stages_of(settled.found.report.chosen))
+
+
+def test_a_shard_that_was_disturbed_does_not_cost_the_best_plan() -> None:
+    """The whole first look at it fell into another's busy moment; the second one did not."""
+    goal, here = Goal(objective="throughput"), {"camera": 1.0, "gateway": 1.0}
+    calm = run(FakeBench(here), goal).found.report.chosen
+    assert calm is not None and len(calm.stages) == 2
+    for stage in calm.stages:
+        bench = FakeBench(here, disturbed={ShardName("S3", stage.after, stage.until)})
+        chosen = run(bench, goal).found.report.chosen
+        assert chosen is not None and str(chosen) == str(calm)
+        assert chosen.interval_s == pytest.approx(calm.interval_s)
+
+
+def test_times_that_nobody_doubts_are_not_taken_again_for_ever() -> None:
+    bench = FakeBench({"camera": 1.0, "gateway": 1.0})
+    run(bench, Goal(objective="throughput"))
+    assert len(bench.again) == len(set(bench.again))
 
 
 def test_predictions_of_what_was_not_timed_are_scaled_alike() -> None:

@@ -33,6 +33,7 @@ from edgekit.builder.quantize.stitch import (
 )
 from edgekit.builder.quantize.targets import level_here
 from edgekit.builder.split import split_model
+from edgekit.builder.tensorrt_build.form import tensorrt_form
 from edgekit.builder.workload import workload_of
 from edgekit.bundle.chain import advance
 from edgekit.planner.cuts import resolve_cut
@@ -307,7 +308,12 @@ class ShardMaker:
                 resolve_cut(workload, [on_wire.get(name, name) for name in cut.names])
                 for cut in model.cuts
             )
-            shards = split_model(whole, workload, cuts)
+            shards = tuple(
+                shard if recipe.unsigned_activations else tensorrt_form(shard)
+                for shard, recipe in zip(
+                    split_model(whole, workload, cuts), self._ways.recipes, strict=True
+                )
+            )
         codecs = [
             spec if any("float" in one.dtype for one in cut.tensors) else _packed(spec)
             for spec, cut in zip(reached.codecs, cuts, strict=True)
@@ -327,15 +333,24 @@ class ShardMaker:
         wanted: tuple[Precision, ...],
         changes: Sequence[Mapping[str, str]],
     ) -> dict[str, str]:
-        """The integers that cross in place of float tensors, by name."""
-        names = {name: wire.integers.name for name, wire in reached.wires.items()}
-        crossing = {name for cut in self._model.cuts for name in cut.names} - set(names)
-        for name in sorted(crossing):
+        """The integers that cross in place of float tensors, by name.
+
+        Where the reader takes none of the producer's kind, what crosses are those that it makes of
+        them: it would have to round them again anyway.
+        """
+        wires = reached.wires
+        names = {name: wire.integers.name for name, wire in wires.items()}
+        for name in sorted({name for cut in self._model.cuts for name in cut.names}):
             reader = self._reader_that_rounds(name, wanted)
-            if reader is not None:
-                found = rounded_by_reader(reached.pieces[reader].proto, [name])
-                names |= {key: changes[reader].get(one, one) for key, one in found.items()}
+            if reader is None or (name in wires and self._takes(reader, wires[name])):
+                continue
+            found = rounded_by_reader(reached.pieces[reader].proto, [name])
+            names |= {key: changes[reader].get(one, one) for key, one in found.items()}
         return names
+
+    def _takes(self, index: int, wire: Wire) -> bool:
+        """Whether a shard can begin with the integers of ``wire``: only some know unsigned ones."""
+        return self._ways.recipes[index].unsigned_activations or wire.integers.dtype == "int8"
 
 
 def _packed(spec: CodecSpec) -> CodecSpec:

@@ -17,6 +17,7 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from edgekit.builder.quantize.recipes import Recipe
+from edgekit.builder.tensorrt_build.fusible import rounded_once
 from edgekit.errors import ModelError
 from edgekit.spec.tensors import Array
 
@@ -62,7 +63,7 @@ def quantized(
     result: onnx.ModelProto = quantizer.model.model
     result.ir_version = _IR_VERSION
     result.producer_name, result.producer_version = "edgekit", ""
-    return result
+    return rounded_once(result) if recipe.symmetric_activations else result
 
 
 def dequantized_weights(proto: onnx.ModelProto) -> dict[str, Array]:

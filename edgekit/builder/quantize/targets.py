@@ -15,7 +15,9 @@ from edgekit.spec.profile import DeviceProfile
 
 _ARM = re.compile(r"Cortex-A|Neoverse|Carmel|Denver|Apple M")
 _DOT = re.compile(r"Cortex-A(55|65|7[5-8]|[57]1[05]|[57]20|725)|Cortex-X|Neoverse|Carmel|Apple M")
-_GPU = ("cuda", "gpu", "tensorrt")
+_GPU = ("cuda", "gpu")
+_TENSORRT = "tensorrt"
+"""How the providers begin that run it: alone, on an accelerator, or inside of ONNX Runtime."""
 
 
 def target_of(device: Device, profile: DeviceProfile | None = None) -> str:
@@ -24,7 +26,8 @@ def target_of(device: Device, profile: DeviceProfile | None = None) -> str:
     An x86 processor of another machine gets weights of 7 bits, which are right with VNNI and
     without; one of this kind gets what this machine takes.
     """
-    if device.provider in _GPU or (profile is not None and profile.roof("fp32") is None):
+    is_gpu = device.provider in _GPU or device.provider.startswith(_TENSORRT)
+    if is_gpu or (profile is not None and profile.roof("fp32") is None):
         return "tensorrt"
     here = target_here()
     if profile is None:

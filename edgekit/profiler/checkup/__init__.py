@@ -1,0 +1,1 @@
+"""What this board can do, what is missing, and the command that mends it (`edgekit doctor`)."""
