@@ -19,7 +19,7 @@ from typing import Protocol
 
 import msgspec
 
-from edgekit.errors import DeviceError, EdgeKitError, TrustError
+from edgekit.errors import EdgeKitError, TrustError
 from edgekit.runtime.ladder import LadderSession, Prove
 from edgekit.runtime.session import Session
 from edgekit.runtime.tensorrt import (
@@ -125,9 +125,10 @@ class EngineSupervisor:
         session = self._open_engine(file)
         try:
             self._prove(session)
-            if self._stopping.is_set():
-                raise DeviceError("the building of the engine was stopped", hint="deploy again")
             self._ladder.put_on_top(label, session, close=lambda: self._taken_down(session))
+            if self._stopping.is_set():  # meanwhile: nobody else would take it down
+                self._ladder.close()
+                return
         except TrustError as error:
             cache.refuse(file.key, error.what)  # building it once more would give the same
             session.close()

@@ -17,6 +17,7 @@ from edgekit.builder.quantize.shard_gate import lower
 from edgekit.builder.quantize.shard_order import Lowering
 from edgekit.builder.quantize.shard_report import LoweringReport
 from edgekit.builder.split import split_model
+from edgekit.builder.tensorrt_build.form import prove_form
 from edgekit.builder.verify import LEVELS
 from edgekit.planner.cuts import partition
 from edgekit.spec.agent_config import Optimization
@@ -30,7 +31,9 @@ from edgekit.spec.workload import Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Shipment:
-    """Shards to be proved, and shards to be shipped: they differ where a codec is folded in."""
+    """Shards to be proved, and shards to be shipped: they differ where a codec is folded in, and
+    where TensorRT's form of a shard is proved apart (ONNX Runtime quantizes float layers between
+    two roundings, and in that form does not see them)."""
 
     whole: LoadedModel
     """What ``exact`` must equal, together."""
@@ -77,10 +80,13 @@ def lowered_shipment(
     below, kernels see the same layouts whole and split, and the promise is that of floats. Not for
     fp16: where the runtime has no such kernel, it leaves out casts there and back, more of them in
     one piece than in several.
-    Raises: as ``shard_gate.lower``.
+    Raises: as ``shard_gate.lower`` and ``prove_form``.
     """
     made = lower(fused, fleet, order, progress)
     chain = made.chain
+    for shard, recipe in zip(chain.shards, made.recipes, strict=True):
+        if not recipe.unsigned_activations:
+            prove_form(shard)
     is_float = all(one == "fp32" for one in chain.precisions)
     shipped = chain.shipped
     codecs = tuple(

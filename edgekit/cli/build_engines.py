@@ -55,4 +55,6 @@ def show_engines(result: BuildResult) -> None:
 
 
 def _kinds(specs: Iterable[TensorSpec]) -> str:
-    return ", ".join(f"{spec.dtype} {'x'.join(map(str, spec.shape))}" for spec in specs)
+    """Types and shapes; the first and how many more, where a table has no room for all."""
+    said = [f"{spec.dtype} {'x'.join(map(str, spec.shape))}" for spec in specs]
+    return f"{said[0]} and {len(said) - 1} more" if len(said) > 1 else "".join(said)

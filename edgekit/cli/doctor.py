@@ -9,7 +9,7 @@ from edgekit.cli.render import print_json, say, show_table
 from edgekit.profiler.checkup.examine import examine
 from edgekit.profiler.checkup.finding import Finding, is_fit
 from edgekit.profiler.checkup.host import Host
-from edgekit.runtime.providers import engine_cache
+from edgekit.runtime.provider_names import engine_cache
 
 _MARKS = {"ok": "ok", "warn": "warn", "missing": "MISSING", "none": "-"}
 

@@ -23,7 +23,7 @@ from edgekit.profiler.provider_roofs import gpu_ceilings
 from edgekit.profiler.run import Progress
 from edgekit.profiler.under_provider import ON_GPU, refuse_absent, runtime_under, usable_providers
 from edgekit.runtime.ort import provider_chain
-from edgekit.runtime.providers import engine_cache
+from edgekit.runtime.provider_names import engine_cache
 from edgekit.spec.profile import DeviceProfile
 
 METER_OPTION = click.option(

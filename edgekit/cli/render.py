@@ -7,7 +7,7 @@ SI becomes ms, MB and fps here. Progress is silent where nobody watches.
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
@@ -15,9 +15,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from edgekit.fleet.collect import Summary
 from edgekit.spec.base import to_json
-from edgekit.spec.messages import HopTime
+
+if TYPE_CHECKING:  # `edgekit doctor` prints where numpy, which these import, may be broken
+    from edgekit.fleet.collect import Summary
+    from edgekit.spec.messages import HopTime
 
 ShowProgress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -81,7 +83,7 @@ def byte_progress(*, enabled: bool) -> Iterator[ShowProgress]:
         )
 
 
-def render_summary(summary: Summary) -> None:
+def render_summary(summary: "Summary") -> None:
     """What became of a stream, for people."""
     dropped = ", ".join(f"{count} {reason}" for reason, count in summary.frames_dropped.items())
     latency = summary.latency_ms
@@ -107,7 +109,7 @@ def render_summary(summary: Summary) -> None:
     show_table("where the time goes", ("stage or hop", "bytes", "ms", "coding ms"), rows)
 
 
-def _coding(hop: HopTime) -> str:
+def _coding(hop: "HopTime") -> str:
     """At the sender and at the receiver."""
     return f"{hop.encode_ms:.2f} + {hop.decode_ms:.2f}"
 

@@ -65,6 +65,7 @@ class Predictor:
                 f"profile {profile.name} has no {precision} ceiling of {provider}",
                 hint="measure it with `edgekit profile`, or choose another precision",
             )
+        profile = profile.seen_by(provider, precision)
         self.profile = profile
         self.habits: Habits = habits_of(profile)
         table = [one for one in profile.kernel if not one.key.startswith(_EPILOGUE)]

@@ -7,7 +7,8 @@ one leaves; each link spreads its number over the kernel's input, runs the kerne
 number of the result, so that links cannot overlap and nothing is copied but that number.
 A pooling writes the input, because TensorRT fuses no pooling with its neighbours: without it the
 chain without the kernel would be simplified away. After an operator that works element by element
-another pooling keeps the pick from being moved in front of it.
+another pooling keeps the pick from being moved in front of it; after an integer kernel it keeps the
+rounding with the kernel. (Seen in the programs that TensorRT-RTX 1.7 made of such chains.)
 Precision lives in the model: fp16 weights and tensors, or Q/DQ pairs (int8, symmetric, weights per
 channel, float bias), as TensorRT takes them.
 """
@@ -35,6 +36,7 @@ _POOLING: Mapping[str, Attribute] = {
     "kernel_shape": [3, 3], "strides": [1, 1], "pads": [1, 1, 1, 1],
 }  # fmt: skip
 _SCALE = 0.02
+_FIRST = "k0_"
 
 
 def is_measurable(key: str, precision: Precision) -> bool:
@@ -56,12 +58,13 @@ def chain_of(
     name = " ".join([_FLOAT_OF.get(words[0], words[0]), *words[1:]])
     if precision == "int8" and words[0] == "QLinearConv":
         name += " plain"
+    first = branch_of(name, sizes, _FIRST)
+    if first is None or any(spec.dtype != "float32" for spec in first.inputs):
+        return None
     chain = _Chain(precision=precision)
     for index in range(links):
-        branch = branch_of(name, sizes, f"k{index}_")
-        if branch is None or any(spec.dtype != "float32" for spec in branch.inputs):
-            return None
-        chain.add(branch, f"k{index}_", has_kernel=has_kernel)
+        prefix = f"k{index}_"
+        chain.add(_again(first, prefix), prefix, has_kernel=has_kernel)
     return chain.model()
 
 
@@ -81,24 +84,25 @@ class _Chain:
             self._spread(spec, prefix, index)
         body = [node for node in branch.nodes if not _is_feeder(node)]
         last = body.pop()
-        result, shape = last.inputs[0], None
+        fed = [self._fed(spec) for spec in branch.inputs]
+        result = fed[0]
         if has_kernel:
             self._take_weights(branch, prefix, body)
             self.nodes += [_shared(node, branch.weights, prefix) for node in body]
+            result = last.inputs[0]
             if self.precision == "int8":
                 result = self._pair(result)
-            if body[0].op_type not in _OPAQUE:
-                shape = branch.inputs[0].shape
-        else:
-            result, shape = f"{branch.inputs[0].name}-{FEEDER}", branch.inputs[0].shape
-            if self.precision == "int8":
-                result = self._paired(result)
-            if body and body[0].op_type in _OPAQUE:
-                shape = None
-        if shape is not None:
-            result = self._node("Reshape", result, self._shape("flat", _four(shape)))
+        if self.precision == "int8" or not body or body[0].op_type not in _OPAQUE:
+            if not body or body[0].op_type != "Conv":
+                four = (1, 1, 1, -1) if self.precision == "int8" else _four(branch.inputs[0].shape)
+                result = self._node("Reshape", result, self._shape("flat", four))
             result = self._node("MaxPool", result, **_POOLING)
-        self._pick(result)
+        # A second input must be made in the chain without the kernel too, where nobody reads it.
+        numbers = [self._pick(name) for name in (result, *fed[1:])]
+        number = numbers[0]
+        for other in numbers[1:]:
+            number = self._node("Add", number, other)
+        self.number = self._node("Sigmoid", number)
 
     def model(self) -> bytes:
         """The bytes of the file."""
@@ -130,9 +134,11 @@ class _Chain:
         kept = {name for node in body if node.op_type == "Resize" for name in node.inputs}
         for name, array in branch.weights.items():
             short = name.removeprefix(prefix)
+            if short in self.weights:
+                continue
             if self.precision == "fp16" and array.dtype == np.float32 and name not in kept:
                 array = array.astype(np.float16)
-            self.weights.setdefault(short, array)
+            self.weights[short] = array
         if self.precision != "int8":
             return
         for position, node in enumerate(body):
@@ -149,13 +155,13 @@ class _Chain:
         """Integers for a float weight of this node, with a scale for each output channel."""
         axis = 0 if node.op_type == "Conv" else array.ndim - 1
         short = node.inputs[1].removeprefix(prefix)
-        count = array.shape[axis]
-        scale = float(np.abs(array).max() or 1.0) / 127
-        integers = np.clip(np.rint(array / scale), -127, 127).astype(np.int8)
         self.weights.pop(short, None)
-        name = self._weight(f"{short}-int8", integers)
-        scales = self._weight(f"{short}-scale", np.full(count, scale, np.float32))
-        zeros = self._weight(f"{short}-zero", np.zeros(count, np.int8))
+        name, scales, zeros = (f"{short}-{part}" for part in ("int8", "scale", "zero"))
+        if name not in self.weights:
+            scale = float(np.abs(array).max() or 1.0) / 127
+            self.weights[name] = np.clip(np.rint(array / scale), -127, 127).astype(np.int8)
+            self.weights[scales] = np.full(array.shape[axis], scale, np.float32)
+            self.weights[zeros] = np.zeros(array.shape[axis], np.int8)
         return self._node("DequantizeLinear", name, scales, zeros, axis=axis)
 
     def _pair(self, name: str) -> str:
@@ -178,14 +184,17 @@ class _Chain:
     def _paired(name: str) -> str:
         return f"{name}-rounded"
 
-    def _pick(self, result: str) -> None:
-        """The first number of a tensor, brought back between 0 and 1."""
+    def _pick(self, result: str) -> str:
+        """The first number of a tensor."""
         flat = self._node("Reshape", result, self._shape("line", (-1,)))
         bounds = [self._shape(name, (value,)) for name, value in (("from", 0), ("until", 1))]
         number = self._node("Slice", flat, *bounds)
-        if self.precision == "fp16":
-            number = self._node("Cast", number, to=1)
-        self.number = self._node("Sigmoid", number)
+        return self._node("Cast", number, to=1) if self.precision == "fp16" else number
+
+    def _fed(self, spec: TensorSpec) -> str:
+        """What an input of the kernel is called."""
+        fed = f"{spec.name}-{FEEDER}"
+        return self._paired(fed) if self.precision == "int8" else fed
 
     def _shape(self, name: str, shape: tuple[int, ...]) -> str:
         return self._weight(f"shape-{name}-{'x'.join(map(str, shape))}", np.array(shape, np.int64))
@@ -200,6 +209,28 @@ class _Chain:
             Node(op_type=kind, inputs=inputs, outputs=(result,), attributes=attributes, name=result)
         )
         return result
+
+
+def _again(branch: Branch, prefix: str) -> Branch:
+    """The same operators on the same weights, under names that begin with ``prefix``."""
+
+    def named(name: str) -> str:
+        return prefix + name.removeprefix(_FIRST) if name else name
+
+    nodes = tuple(
+        Node(
+            op_type=node.op_type, inputs=tuple(map(named, node.inputs)),
+            outputs=tuple(map(named, node.outputs)), attributes=node.attributes,
+            domain=node.domain, name=named(node.name),
+        )
+        for node in branch.nodes
+    )  # fmt: skip
+    inputs = tuple(
+        TensorSpec(name=named(spec.name), dtype=spec.dtype, shape=spec.shape)
+        for spec in branch.inputs
+    )
+    weights = {named(name): array for name, array in branch.weights.items()}
+    return Branch(nodes=nodes, inputs=inputs, output=branch.output, weights=weights)
 
 
 def _is_feeder(node: Node) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from edgekit.errors import ConfigError, DeviceError
 from edgekit.runtime.ort import OrtSession, available_providers, runtime_name
 from edgekit.runtime.provider_check import check_provider
-from edgekit.runtime.providers import INSTALL, NATIVE
+from edgekit.runtime.provider_names import INSTALL, NATIVE
 from edgekit.runtime.session import Session
 from edgekit.runtime.tensorrt import probe
 from edgekit.spec.profile import Precision
@@ -45,15 +45,16 @@ def refuse_absent(provider: str) -> None:
     """Raise ConfigError, with what to install, if ``provider`` cannot run anything here."""
     check = check_provider(provider)
     if not check.starts:
-        bring = "install TensorRT: `pip install 'edgekit[tensorrt]'`; `edgekit doctor` says more"
-        hint = bring if provider == NATIVE else INSTALL.get(provider, "run `edgekit doctor`")
+        ask = "run `edgekit doctor`: it names the package or the driver that is missing"
+        hint = INSTALL.get(provider, ask)
         raise ConfigError(f"the provider {provider} cannot be measured: {check.reason}", hint=hint)
 
 
-def runtime_under(provider: str, *, cache: Path, tf32: bool = True) -> ProbeRuntime:
+def runtime_under(provider: str, *, cache: Path, tf32: bool = False) -> ProbeRuntime:
     """The runtime of ``provider``, which keeps its engines in ``cache``.
 
-    ``tf32``: products of fp32 may be rounded to 11 bits where the GPU likes that.
+    ``tf32``: products of fp32 may be rounded to 11 bits where the GPU likes that. Shards run
+    without it unless their recipe says so, and so are priced without it.
 
     Raises: DeviceError if TensorRT was asked for and does not import.
     """

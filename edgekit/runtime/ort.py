@@ -10,9 +10,9 @@ import numpy as np
 import onnxruntime as ort
 
 from edgekit.errors import ConfigError, DeviceError, EdgeKitError, ModelError
+from edgekit.runtime.provider_names import engine_cache
 from edgekit.runtime.providers import (
     available_providers,
-    engine_cache,
     make_ready,
     provider_chain,
     provider_options,

@@ -12,8 +12,6 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 
-from edgekit.runtime.providers import available_providers
-
 _TIMEOUT_S = 60.0
 """The first session of CUDA loads a gigabyte of libraries, from an SD card perhaps."""
 _MOST_CHARS = 300
@@ -35,12 +33,6 @@ class ProviderCheck:
 def check_provider(provider: str) -> ProviderCheck:
     """Try ``provider`` once; the answer is remembered as long as this process lives."""
     return tried([sys.executable, "-m", "edgekit.runtime.provider_child", provider], provider)
-
-
-def startable_providers() -> tuple[str, ...]:
-    """Those of ``available_providers()`` that were seen to compute, "cpu" first."""
-    found = available_providers()
-    return tuple(name for name in found if name == "cpu" or check_provider(name).starts)
 
 
 def tried(command: list[str], provider: str, *, timeout_s: float = _TIMEOUT_S) -> ProviderCheck:

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgekit.errors import DeviceError, EdgeKitError
 from edgekit.runtime.ort import OrtSession
-from edgekit.runtime.providers import NATIVE
+from edgekit.runtime.provider_names import NATIVE
 from edgekit.runtime.session import Session
 from edgekit.runtime.tensorrt.probe import open_session
 

@@ -19,39 +19,14 @@ from pathlib import Path
 import onnxruntime as ort
 
 from edgekit.errors import ConfigError, DeviceError
+from edgekit.runtime.provider_check import check_provider
+from edgekit.runtime.provider_names import INSTALL, NATIVE, ORT_NAMES
 from edgekit.spec.profile import Precision
 
 logger = logging.getLogger(__name__)
-NATIVE = "tensorrt"
-"""The provider of devices whose shards TensorRT runs itself."""
-ORT_NAMES = {
-    "cpu": "CPUExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt-ep": "TensorrtExecutionProvider",
-    "tensorrt-rtx-ep": "NvTensorRTRTXExecutionProvider",
-}
-"""ONNX Runtime's names of the execution providers, by ours."""
-INSTALL = {
-    "xnnpack": "build onnxruntime with --use_xnnpack: no published wheel has it",
-    "cuda": "run `pip uninstall onnxruntime` and `pip install 'onnxruntime-gpu[cuda,cudnn]'` "
-    "(on a Jetson the wheel made for its JetPack), or use cpu",
-    "tensorrt-ep": "run `pip uninstall onnxruntime` and `pip install onnxruntime-gpu` (on a Jetson "
-    "the wheel made for its JetPack) beside TensorRT 10, or use cpu",
-    "tensorrt-rtx-ep": "run `pip install 'edgekit[tensorrt-rtx-ep]'`, which suits RTX 30xx "
-    "and later, or use cpu",
-}
-"""What brings a provider that is not there."""
 _ON_GPU = {"cuda", "tensorrt-ep", "tensorrt-rtx-ep"}
 _PLUGINS = {"tensorrt-rtx-ep": "onnxruntime_ep_nv_tensorrt_rtx"}
 """Modules that bring a provider as a library to be registered with a plain ONNX Runtime."""
-
-
-def engine_cache() -> Path:
-    """Where providers that build engines keep them, unless told: ``~/.cache/edgekit/engines``."""
-    configured = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(configured) if Path(configured).is_absolute() else Path.home() / ".cache"
-    return base / "edgekit" / "engines"
 
 
 def available_providers() -> tuple[str, ...]:
@@ -59,6 +34,13 @@ def available_providers() -> tuple[str, ...]:
     built = set(ort.get_available_providers())
     return tuple(
         name for name, long_name in ORT_NAMES.items() if long_name in built or _has_plugin(name)
+    )
+
+
+def startable_providers() -> tuple[str, ...]:
+    """Those of ``available_providers()`` that were seen to compute, "cpu" first."""
+    return tuple(
+        name for name in available_providers() if name == "cpu" or check_provider(name).starts
     )
 
 

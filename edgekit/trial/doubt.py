@@ -17,7 +17,8 @@ from edgekit.trial.bench import ShardName
 _CLOSE = 1.05
 """How much worse than the chosen plan one may be that is looked at again."""
 _LONGER = 1.05
-"""How many times as long as a larger shard that holds it one may take: their borders differ."""
+"""How many times as long as a larger shard that holds it, or as its parts, one may take: borders
+differ."""
 
 
 def plans_about_best(report: PlanReport, goal: Goal) -> list[Candidate]:
@@ -36,23 +37,35 @@ def plans_about_best(report: PlanReport, goal: Goal) -> list[Candidate]:
 def disturbed(
     timed: Sequence[tuple[str, ShardName, float]], ops: Mapping[ShardName, frozenset[int]]
 ) -> list[ShardName]:
-    """Shards that took longer than one that does all that they do and more; the worst first.
+    """Shards that took longer than one that does all that they do and more, or than two parts that
+    they consist of together; the worst first.
 
     timed: device, shard and seconds. ops: the operators of a shard, in its strategy and precision.
     """
     found: dict[ShardName, float] = {}
     for device, shard, time_s in timed:
-        larger_s = [
-            other_s
+        alike = {
+            other: other_s
             for other_device, other, other_s in timed
             if (other_device, other.strategy, other.precision)
             == (device, shard.strategy, shard.precision)
-            and ops[shard] < ops[other]
-        ]
-        ratio = time_s / min(larger_s, default=time_s)
-        if ratio > _LONGER:
-            found[shard] = max(ratio, found.get(shard, ratio))
+        }
+        larger_s = [other_s for other, other_s in alike.items() if ops[shard] < ops[other]]
+        most_s = min((*larger_s, *_sums_s(shard, alike)), default=time_s)
+        if time_s > _LONGER * most_s:
+            found[shard] = max(time_s / most_s, found.get(shard, 0.0))
     return sorted(found, key=lambda shard: -found[shard])
+
+
+def _sums_s(shard: ShardName, alike: Mapping[ShardName, float]) -> list[float]:
+    """Of two parts that ``shard`` consists of, cut at some place."""
+    return [
+        first_s + alike[second]
+        for first, first_s in alike.items()
+        if first.after == shard.after
+        and (second := shard._replace(after=first.until)) in alike
+        and second != shard
+    ]
 
 
 def is_same_plan(one: Candidate | None, other: Candidate | None) -> bool:

@@ -123,6 +123,7 @@ class _Work:
         self._found = found
         self._predictors: dict[tuple[str, Precision], Predictor] = {}
         self._compared: dict[tuple[str, ShardName], Comparison] = {}
+        self._ops: dict[ShardName, frozenset[int]] = {}
 
     def time_finalists(self) -> None:
         """Shards of the best plans, the chosen one first."""
@@ -196,10 +197,8 @@ class _Work:
         """Shards of the plans that are about the best, then those that took suspiciously long."""
         close = plans_about_best(self._found.report, self._goal)
         deciding = [shard for one in close for shard in _shards(one, self._bench)]
-        known = list(self._compared.values())
-        ops = {one.shard: frozenset(self._bench.ops(one.shard)[1]) for one in known}
-        timed = [(one.device, one.shard, one.measured_s) for one in known]
-        return list(dict.fromkeys((*deciding, *disturbed(timed, ops))))
+        timed = [(one.device, one.shard, one.measured_s) for one in self._compared.values()]
+        return list(dict.fromkeys((*deciding, *disturbed(timed, self._ops))))
 
     def settled(self) -> Settled:
         """What came of it."""
@@ -248,6 +247,7 @@ class _Work:
 
     def _compare(self, device: str, shard: ShardName, measured_s: float) -> None:
         workload, ops = self._bench.ops(shard)
+        self._ops[shard] = frozenset(ops)
         guess = self._predictor(device, shard.precision).predict(workload, ops)
         self._compared[device, shard] = Comparison(
             device=device,

@@ -7,15 +7,22 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pytest
 
+from edgekit.agent.engine import EngineSupervisor
+from edgekit.agent.prepare import Prepared, files_for, prepare
+from edgekit.agent.shard_session import ShardSession
+from edgekit.agent.store import Store
 from edgekit.bundle.bundle import Bundle, write_bundle
 from edgekit.bundle.golden import Golden, golden_to_bytes
 from edgekit.errors import DeviceError
 from edgekit.runtime.echo import EchoSession
 from edgekit.runtime.tensorrt import EngineCache, EngineFile, EngineJob, EngineReport
 from edgekit.runtime.tensorrt.facts import EngineFacts
+from edgekit.spec.agent_config import RuntimeConfig
 from edgekit.spec.card import ModelCard, OutputCard
 from edgekit.spec.engine import EngineRecipe, ShapeRange
+from edgekit.spec.messages import Announcement
 from edgekit.spec.plan import Placement, Plan
 from edgekit.spec.tensors import Array, TensorSpec
 
@@ -113,3 +120,46 @@ class FakeBuilder:
         sha256 = job.recipe.shard_sha256
         cache = EngineCache(Path(job.folder))
         return cache.add(KEY, b"engine", shard_sha256=sha256, facts=facts, build_s=1.0)
+
+
+FRAME: dict[str, Array] = {"images": np.full(IMAGE.shape, 0.5, np.float32)}
+
+
+def load(path: Path, config: RuntimeConfig) -> EchoSession:
+    return EchoSession((IMAGE,), (OUTPUT,), function=compute)
+
+
+class FakeBoard:
+    """A store with a deployment in it, a builder and an engine that do what they are told."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.builder, self.engine = folder, FakeBuilder(), FakeEngine()
+        self.store = Store(folder / "store")
+        monkeypatch.setattr("edgekit.agent.engine.obtain_engine", self._obtain)
+        monkeypatch.setattr(
+            "edgekit.agent.engine.TensorRtSession.open", lambda file: self.engine, raising=True
+        )
+        self.news: list[str] = []
+        self.load = load
+
+    def _obtain(self, *arguments: object, **more: object) -> object:
+        return self.builder(*arguments, **more)  # type: ignore[arg-type]
+
+    def prepare(self, *, config: RuntimeConfig | None = None, **bundle: object) -> Prepared:
+        made = bundle_at(self.folder / "bundle", **bundle)  # type: ignore[arg-type]
+        announcement = Announcement(manifest=made.manifest, plan=made.plan)
+        for entry in files_for(announcement, "a"):
+            self.store.blob_path(entry.sha256).write_bytes(made.read(entry.path))
+        return prepare(
+            announcement, device="a", store=self.store, config=config or RuntimeConfig(),
+            load_session=self.load,
+            on_change=lambda: self.news.append("changed"),
+        )  # fmt: skip
+
+    def started(self, **more: object) -> tuple[ShardSession, EngineSupervisor]:
+        prepared = self.prepare(**more)  # type: ignore[arg-type]
+        session = prepared.session
+        assert session is not None and session.engine is not None
+        prepared.start()
+        assert self.builder.building.wait(10.0)
+        return session, session.engine

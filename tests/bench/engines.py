@@ -1,10 +1,10 @@
 """Engines of TensorRT-RTX for every network of the zoo and every real detector, without a GPU.
 
 Each model becomes the one shard of a device that runs TensorRT, in fp32, fp16 and QDQ int8, exactly
-as ``edgekit build`` ships it (int8 calibrated on random numbers: what is asked here is whether
-TensorRT takes it, not how good it is). Of each an engine is built for four kinds of GPU: SM 8.6
-(GeForce 30), 8.7 (Jetson Orin, where this library offers it), 8.9 (GeForce 40) and 12.0 (GeForce
-50). A refusal names the operator. Nothing is run: that needs a GPU.
+as ``edgekit build`` ships it (int8 calibrated on random numbers, its biases not corrected: what is
+asked here is whether TensorRT takes it, not how good it is). Of each an engine is built for four
+kinds of GPU: SM 8.6 (GeForce 30), 8.7 (Jetson Orin, where this library offers it), 8.9 (GeForce 40)
+and 12.0 (GeForce 50). A refusal names the operator. Nothing is run: that needs a GPU.
 
     python tests/bench/engines.py [--quick] [--json FILE]
 """
@@ -47,12 +47,12 @@ Load = Callable[[], LoadedModel]
 
 def models(folder: Path, *, quick: bool) -> Iterator[tuple[str, Load]]:
     """Names of models, and how to load each."""
-    for entry in zoo():
-        if not quick or entry.name in QUICK_ZOO:
-            yield entry.name, partial(zoo_model, entry, folder)
     for name in DETECTORS if quick else REAL:
         if (DATA / "models" / REAL[name]).exists():
             yield name, partial(real_model, name)
+    for entry in zoo():
+        if not quick or entry.name in QUICK_ZOO:
+            yield entry.name, partial(zoo_model, entry, folder)
 
 
 def measure(library: Library, targets: tuple[str, ...], *, quick: bool) -> list[Row]:

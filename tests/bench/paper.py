@@ -51,6 +51,7 @@ from tests.bench.paper_world import (
     model_of,
     pictures_of,
 )
+from tests.bench.regret import run_regret
 from tests.testbed.testbed import Testbed
 from tests.world import DATA
 
@@ -122,7 +123,9 @@ def main() -> None:
                             runs[tuple(run.key.values())] = run
                             teller.done()
     accuracy = [] if quick else whole_split(cases, cache, out, teller)
-    regret_percent = 0.0
+    regrets = run_regret(out / "regret", quick=quick, cache=cache)
+    regret_percent = fmean(one.regret_percent for one in regrets)
+    print((out / "regret/regret.md").read_text())
     report(list(runs.values()), cases, accuracy, regret_percent, out, arguments.json)
 
 

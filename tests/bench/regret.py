@@ -2,13 +2,17 @@
 
 Which plan is best of all cuts, strategies and devices? Every shard that a plan could hold is timed
 once for real in the runtime, pinned to a processor, and slowed down as the emulated device is. A
-pipeline is never faster than its slowest part, so that bounds every combination from below. Those
-within a tenth of the best (with what a frame costs besides, taken from a few runs) are built and
-run through the agents on the emulated fleet as fast as they go; the rest cannot win. The winner
-of the first half of the rounds is compared with the planner's choice on fresh rounds.
-What was measured is kept under --out, and not measured again.
+pipeline is never faster than its slowest part, nor are two devices that share frames faster than
+their rates together, so that bounds every combination from below. Those within a tenth of the best
+(with what a frame costs besides, taken from a few runs) are built and run through the agents on the
+emulated fleet as fast as they go; the rest cannot win. The winner of the first half of the rounds
+is compared with the planner's choice on fresh rounds. All of it is in fp32: nothing may be lost.
+What was measured is kept under --out, and not measured again; every combination is in its JSON.
 
     python tests/bench/regret.py [--quick] [--out DIR] [--fleet NAME] [--network DATASET-NAME]
+
+Needs root for namespaces. --split-only: the first device is refused the whole model, so that cuts
+compete (else two devices that share frames mostly win).
 """
 
 import argparse
@@ -23,6 +27,10 @@ from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import msgspec
+
+from edgekit.builder.load import load_model
+from edgekit.builder.plan_inputs import variants_of
 from edgekit.errors import DeviceError
 from edgekit.runtime.ort import runtime_name
 from edgekit.spec.base import load, save
@@ -84,6 +92,7 @@ def main() -> None:
         rounds=arguments.rounds,
         most=arguments.most,
         seconds=arguments.seconds,
+        split_only=arguments.split_only,
     )
     print((arguments.out / "regret.md").read_text())
     result = figures(cases)
@@ -102,16 +111,18 @@ def run_regret(
     rounds: int | None = None,
     most: int | None = None,
     seconds: float | None = None,
+    split_only: bool = False,
     write: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
 ) -> list[Case]:
     """Every case of ``networks`` on ``fleets`` (all of them if empty; one with ``quick``).
 
-    What lies under ``out`` is not measured again; a table and a plot are written there too.
+    ``split_only``: the first device may not run the whole model, so that it is cut, or frames are
+    forwarded. What lies under ``out`` is not measured again; a table and a plot are written there.
     Raises: DeviceError where no fleet can be emulated.
     """
     fleets = fleets or (FLEETS[-1:] if quick else FLEETS)
     networks = networks or (NETWORKS[:1] if quick else NETWORKS)
-    scope = Scope(rounds=rounds or (1 if quick else 3), most=most or (3 if quick else 12))
+    scope = Scope(rounds=rounds or (1 if quick else 2), most=most or (2 if quick else 6))
     effort = Effort(passes=1, turns=2, is_thorough=False) if quick else Effort()
     out.mkdir(parents=True, exist_ok=True)
     teller = Teller(len(fleets) * len(networks), write)
@@ -120,18 +131,20 @@ def run_regret(
         dataset, _, network = name.partition("-")
         pictures = pictures_of(dataset, cache or out / "cache")
         for fleet_name in fleets:
-            key = {"what": "case", "fleet": fleet_name, "network": name}
+            kind = "split" if split_only else "case"
+            key = {"what": kind, "fleet": fleet_name, "network": name}
             path = out / f"{as_file_name(key)}.json"
             is_fresh = not path.exists()
             if is_fresh:
                 teller.say(f"{fleet_name} {name}")
                 shards = shards_of(dataset, network, out, effort, tell=teller.tell)
                 fleet = fleet_for(fleet_name, model_of(dataset, network), out)
+                fleet = without_whole(fleet, dataset, network) if split_only else fleet
                 answer = plan_of(fleet, dataset, network, pictures)
                 with Testbed(fleet) as bed, tempfile.TemporaryDirectory() as home:
                     run = Runner(
                         bed, dataset, network, pictures, Path(home),
-                        seconds or (1.5 if quick else 4.0),
+                        seconds or (1.5 if quick else 3.0),
                     )  # fmt: skip
                     case = case_of(
                         fleet, dataset, network, answer=answer, shards=shards, run=run,
@@ -156,8 +169,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="length of one run, about")
     parser.add_argument("--fleet", action="append", choices=FLEETS)
     parser.add_argument("--network", action="append", choices=NETWORKS)
+    parser.add_argument(
+        "--split-only", action="store_true", help="the first device may not run the whole model"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     return parser.parse_args()
+
+
+def without_whole(fleet: Fleet, dataset: str, network: str) -> Fleet:
+    """``fleet`` with a first device that is refused just the whole model, however it is folded."""
+    variants = variants_of(load_model(model_of(dataset, network)))
+    macs = min(one.workload.work_flop for one in variants) // 2
+    first, *others = fleet.device
+    limited = msgspec.structs.replace(first, max_macs=macs - 1)
+    return msgspec.structs.replace(fleet, device=(limited, *others))
 
 
 def plan_of(fleet: Fleet, dataset: str, network: str, pictures: Pictures) -> PlanAnswer:

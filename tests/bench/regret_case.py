@@ -7,7 +7,7 @@ bound and prediction, every run, the regret.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgekit.errors import PlanError
+from edgekit.errors import DeviceError, PlanError
 from edgekit.planner.cost_table import CostTable
 from edgekit.planner.pricing import Step, price_farm, price_pipeline
 from edgekit.spec.base import Spec
@@ -103,7 +103,10 @@ def case_of(
     scope: Scope,
     say: Say,
 ) -> Case:
-    """Measure one case. Raises: PlanError if the planner found none."""
+    """Measure one case.
+
+    Raises: PlanError if the planner found no plan, DeviceError if its plan could not be run.
+    """
     candidate = answer.report.chosen
     if candidate is None:
         raise PlanError("the planner found no plan", hint="see edgekit plan")
@@ -124,6 +127,12 @@ def case_of(
     is_same = winner.key == chosen.key
     since = 0 if is_same else scope.rounds
     chosen_fps, winner_fps = (fps_of(one, runs, since=since) for one in (chosen, winner))
+    if not chosen_fps:
+        problems = [one.problem for one in runs if one.plan == str(chosen) and one.problem]
+        raise DeviceError(
+            f"the planner's choice could not be run: {(problems or ['no answers'])[-1]}",
+            hint="run it again: what was measured is kept",
+        )
     rows = rows_of(plans, overhead_s, predictions(answer, plans, fleet))
     own_s, best_s = estimate_s(chosen, overhead_s), rows[0].estimate_s
     return Case(

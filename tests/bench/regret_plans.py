@@ -90,16 +90,20 @@ def devices_of(fleet: Fleet) -> tuple[str, str]:
 def combinations(
     shards: Shards, fleet: Fleet, frames: Sequence[FrameCost]
 ) -> tuple[Combination, ...]:
-    """Every plan that agents can run; activations cross raw."""
+    """Every plan that agents can run; activations cross raw.
+
+    A first device with a limit on work is one that may not run the whole model.
+    """
     near, far = devices_of(fleet)
     slower = {device.name: max(1.0, fleet.slowdown(device)) for device in fleet.device}
     link = fleet.link_between(near, far)
     if link is None:
         raise ConfigError(f"no link joins {near} and {far}", hint="add it to the fleet file")
     bytes_per_s, times_s = link.toward(far), shards.times_s()
+    is_limited = any(device.max_macs for device in fleet.device if device.name == near)
+    own_strategies = () if is_limited else shards.strategies
     found = [
-        Combination(near=one, near_s=slower[near] * times_s[one, (), ()])
-        for one in shards.strategies
+        Combination(near=one, near_s=slower[near] * times_s[one, (), ()]) for one in own_strategies
     ]
     found += [
         Combination(
@@ -111,7 +115,7 @@ def combinations(
             link_s=frame.nbytes / bytes_per_s,
             far_s=slower[far] * times_s[one, (), ()] + frame.decode_s,
         )
-        for own in ("", *shards.strategies)
+        for own in ("", *own_strategies)
         for one in shards.strategies
         for frame in frames
     ]

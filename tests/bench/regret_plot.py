@@ -12,6 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter
 
 from tests.bench.regret_case import Case
 from tests.bench.regret_runs import counted
@@ -78,6 +79,9 @@ def _panel(panel: Axes, case: Case) -> None:
     ends = (min(*across, *up), max(*across, *up))
     panel.plot(ends, ends, color="0.3", linewidth=0.8, label="as predicted")
     panel.set(xscale="log", yscale="log")
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.7)))
     panel.set_xlabel("predicted interval [ms]")
     panel.set_ylabel("measured interval [ms]")
     panel.set_title(f"{case.place}: regret {case.regret_percent:.1f} %", loc="left", fontsize=9)

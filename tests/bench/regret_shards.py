@@ -41,7 +41,7 @@ class Effort:
     """How much is timed, and how long."""
 
     passes: int = 3
-    turns: int = 5
+    turns: int = 4
     """Of every shard in a pass."""
     is_thorough: bool = True
     """Cuts of several tensors too, and those inside kernels that runtimes merge."""

@@ -57,6 +57,13 @@ def test_the_cloud_is_this_machine_and_no_faster() -> None:
     assert fleet.link[0].toward(strong.name) == pytest.approx(107.4e6 / 8)
 
 
+@pytest.mark.parametrize("name", FLEETS)
+def test_on_a_busy_machine_all_devices_are_slower_by_the_same_factor(name: str) -> None:
+    usual, slower = fleet_for(name, "yard"), fleet_for(name, "yard", slower=3)
+    for one, other in zip(usual.device, slower.device, strict=True):
+        assert slower.slowdown(other) == pytest.approx(3 * usual.slowdown(one))
+
+
 def test_perfect_answers_have_full_precision_and_a_lost_picture_costs() -> None:
     both = [answer(0, *TRUTH[0]), answer(1, *TRUTH[1])]
     assert workload().ap50_percent(both) == {"helmet": pytest.approx(100.0, abs=0.1)}

@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "samples/yard"))
 import cv2
 import numpy as np
 import torch
-from train import learning_rate, predict
-from yard_frames import LabelledFrame, draw_batch
-from yard_loss import detection_loss
+from train import learning_rate, predict  # type: ignore[import-not-found]
+from yard_frames import LabelledFrame, draw_batch  # type: ignore[import-not-found]
+from yard_loss import detection_loss  # type: ignore[import-not-found]
 
 from edgekit.builder.checkpoint import load_checkpoint, save_checkpoint
 from edgekit.builder.zoo.table6 import Table6Detector
@@ -96,7 +96,7 @@ def first_model(seed: int) -> Table6Detector:
 def train(model: Table6Detector, steps: int, batch: int, seed: int) -> dict[str, Any]:
     """Learn; returns the moving average of the weights."""
     frames = labelled([*names_of("train"), *names_of("val")])
-    model.to(memory_format=torch.channels_last).train()
+    model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.02)
     average = {key: value.clone() for key, value in model.state_dict().items()}
     started_s = time.monotonic()

@@ -92,21 +92,32 @@ def run_all(
     bed: Bed, ways: Ways, out: Path, *, methods: Sequence[str], loads: Sequence[str],
     length: Length, say: Say,
 ) -> Iterator[Run]:  # fmt: skip
-    """Every method under every load; ours under saturation first, as it sets the rates."""
+    """Every method under every load; ours under saturation first, as it sets the rates.
+
+    Methods that planned the same share a measurement.
+    """
     with TemporaryDirectory(prefix="edgekit-versus-") as home:
         own_fps = 0.0
         guess: dict[str, float] = {}
+        done: dict[tuple[str, str], Run] = {}
         for load_name in loads:
             for method in methods:
                 run = _blank(ways, method, load_name)
                 path = out / run.file_name
-                if path.exists():
-                    run = load(path, Run)
+                known = load(path, Run) if path.exists() else None
+                if known is not None and known.emulated == run.emulated:
+                    run = known
+                elif same := done.get((load_name, run.plan)):
+                    note = f"the same plan as {same.method}, measured once"
+                    run = msgspec.structs.replace(same, method=method, note=note)
+                    save(run, path)
                 else:
                     rate = SHARE.get(load_name, 0.0) * own_fps
                     say(f"{run.fleet}, {run.workload}, {load_name}: {method}")
                     run = _measured(bed, ways, run, Path(home), length, rate, guess.get(method))
                     save(run, path)
+                if not run.problem and "the same plan" not in run.note:
+                    done.setdefault((load_name, run.plan), run)
                 if load_name == SATURATION:
                     guess[method] = run.fps
                     own_fps = run.fps if method == OURS else own_fps
@@ -299,7 +310,7 @@ def _with_figures(run: Run, done: StreamRun, ways: Ways, rate: float) -> Run:
         offered_fps=round(rate, 3),
         captured=done.accounts.frames_captured,
         answered=len(done.reports),
-        lost=done.accounts.frames_dropped,
+        lost={reason: n for reason, n in done.accounts.frames_dropped.items() if n},
         fps=round(done.fps, 3),
         age_ms=done.age_ms,
         mean_age_ms=round(done.mean_age_ms, 3),

@@ -18,6 +18,7 @@ import numpy as np
 
 from edgekit.builder.evaluate import average_precision_50
 from edgekit.builder.load import load_model
+from edgekit.errors import ConfigError
 from edgekit.spec.base import load
 from edgekit.spec.card import ModelCard
 from edgekit.spec.fleet import Fleet
@@ -95,19 +96,21 @@ def why_missing(name: str, cells: Path) -> str:
     return ""
 
 
-def fleet_for(name: str, workload: str) -> Fleet:
+def fleet_for(name: str, workload: str, *, slower: int = 1) -> Fleet:
     """A fleet of the paper, as slow as a frame of this workload needs to take some time.
 
     Boards: the stronger one is this machine divided by a whole number. The cloud is this machine.
+    ``slower``: so many times slower still, where other work on the machine would disturb.
     """
     fleet = load(ROOT / f"tests/testbed/fleets/{name}.toml", Fleet)
     if name == CLOUD:
         weak, strong = fleet.device
         strong = msgspec.structs.replace(strong, relative_speed=CLOUD_RATIO * weak.relative_speed)
-        return msgspec.structs.replace(fleet, device=(weak, strong), host_speed=0.0)
+        host_speed = slower * strong.relative_speed
+        return msgspec.structs.replace(fleet, device=(weak, strong), host_speed=host_speed)
     fastest = max(device.relative_speed for device in fleet.device)
     times = max(1, round(STRONG_MS / PASSES_MS[workload]))
-    return msgspec.structs.replace(fleet, host_speed=times * fastest)
+    return msgspec.structs.replace(fleet, host_speed=slower * times * fastest)
 
 
 def emulated(fleet: Fleet) -> str:
@@ -169,7 +172,7 @@ def _coco(folder: Path, cells: Path) -> Workload:
     _copy(folder, [data / f"images/{name}.jpg" for name in names])
     truth = []
     for name in names:
-        height_px, width_px = cv2.imread(str(folder / f"{name}.jpg")).shape[:2]
+        height_px, width_px = picture_of(folder / f"{name}.jpg").shape[:2]
         lines = (data / f"labels_person/{name}.txt").read_text().splitlines()
         rows = [[float(word) for word in line.split()[1:5]] for line in lines if line.strip()]
         truth.append(tuple(_person(row, width_px, height_px) for row in rows))
@@ -184,7 +187,7 @@ def _cells(folder: Path, cells: Path) -> Workload:
     names = sorted(names_of("test"))
 
     def frames() -> list[Array]:
-        images = [cv2.imread(str(BCCD / f"JPEGImages/{name}.jpg")) for name in names]
+        images = [picture_of(BCCD / f"JPEGImages/{name}.jpg") for name in names]
         return [
             cv2.resize(image, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_AREA)
             for image in images
@@ -221,6 +224,14 @@ def _pretrained(
         name=name, detector=detector, model=model, card=_low(card), folder=folder, truth=truth,
         labels=_PERSON,
     )  # fmt: skip
+
+
+def picture_of(path: Path) -> Array:
+    """As BGR. Raises: ConfigError if it is no picture."""
+    image = cv2.imread(str(path))
+    if image is None:
+        raise ConfigError(f"{path} is no picture", hint="fetch ../shared/data again")
+    return np.asarray(image, np.uint8)
 
 
 def _low(card: ModelCard) -> ModelCard:

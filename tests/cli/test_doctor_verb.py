@@ -1,6 +1,7 @@
 """`edgekit doctor`: a table for people, JSON for programs, and a status for scripts."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,3 +70,24 @@ def test_the_machine_that_runs_the_tests_can_run_shards(tmp_path: Path) -> None:
     assert rows["provider cpu"]["status"] == "ok"
     assert rows["numpy"]["status"] == rows["onnxruntime"]["status"] == "ok"
     assert str(tmp_path) in rows["disk"]["says"]
+
+
+@pytest.mark.integration
+def test_a_board_whose_numpy_and_onnxruntime_are_broken_is_told_so(tmp_path: Path) -> None:
+    """That is when a doctor is called: a wheel for another processor dies at its import."""
+    (tmp_path / "numpy.py").write_text("raise ImportError('libopenblas.so.0: cannot open shared "
+                                       "object file: No such file or directory')\n")  # fmt: skip
+    (tmp_path / "onnxruntime.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "edgekit", "doctor", "--json", "--store", str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+        check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    rows = {one["name"]: one for one in json.loads(done.stdout)["findings"]}
+    assert rows["numpy"]["says"] == "needs libopenblas.so.0, which is not here"
+    assert rows["onnxruntime"]["says"] == "its process was ended by signal 4"
+    assert rows["provider cpu"]["status"] == "missing"
+    assert rows["Python"]["status"] == "ok"

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edgekit.cli import profile_extras, profile_run
+from edgekit.cli import profile_extras, profile_run, profile_show
 from edgekit.cli.profile_extras import Extras, checked_extras
 from edgekit.cli.profile_text import conditions_text, energy_text, session_memory_text
 from edgekit.errors import ConfigError, DeviceError
 from edgekit.profiler.energy import ScriptedMeter
 from edgekit.profiler.under_provider import ProbeRuntime
+from edgekit.spec.base import save
 from edgekit.spec.profile import (
     Ceiling,
     Conditions,
@@ -187,3 +188,18 @@ def test_what_was_measured_is_said_in_one_line() -> None:
         found
     )
     assert conditions_text(found) == "load 0.10, runs scatter by 1.94x"
+
+
+def test_kernels_of_other_providers_are_shown_with_what_timed_them(tmp_path: Path) -> None:
+    """A reader must see that a plan for TensorRT stands on measurements, and on whose."""
+    one = KernelTime(key="Relu", sizes=(64, 3136), time_s=2e-6)
+    table = ProviderKernels(
+        provider="tensorrt", precision="fp16", runtime="TensorRT 10.3.0", kernel=(one,),
+        fused=("Conv+Relu",),
+    )  # fmt: skip
+    save(profile(under=(table,)), tmp_path / "board.toml")
+    result = CliRunner().invoke(profile_show.command, [str(tmp_path / "board.toml")])
+    assert (
+        "tensorrt fp16: 1 kernels timed by TensorRT 10.3.0; launched as one: Conv+Relu"
+        in result.output
+    )

@@ -214,7 +214,7 @@ def test_a_shard_on_the_gpu_sees_the_gpu_s_kernels_and_one_on_the_cpu_the_cpu_s(
 ) -> None:
     """Also after a profile was saved and loaded."""
     grown = msgspec.structs.replace(profile(), ceiling=(*profile().ceiling, *gpu_ceilings(gpu)))
-    grown = with_kernels(grown, measure_kernels(gpu, budget_s=60.0, most=12))
+    grown = with_kernels(grown, measure_kernels(gpu, budget_s=60.0, most=6))
     save(grown, tmp_path / "board.toml")
     known = load(tmp_path / "board.toml", DeviceProfile)
     assert known == grown
@@ -225,7 +225,7 @@ def test_a_shard_on_the_gpu_sees_the_gpu_s_kernels_and_one_on_the_cpu_the_cpu_s(
     assert (seen.in_network, seen.cache_bandwidth) == (1.0, "")
     assert seen.memory_bandwidth == known.ceiling[1].memory_bandwidth != known.memory_bandwidth
     assert known.under[0].reach
-    again = with_kernels(known, measure_kernels(gpu, budget_s=60.0, most=5))
+    again = with_kernels(known, known.under)
     assert len(again.under) == 3
 
 
@@ -249,7 +249,7 @@ def test_what_does_not_start_is_refused_with_what_brings_it(
     monkeypatch.setattr(under_provider, "available_providers", lambda: ("cpu", "cuda"))
     assert usable_providers() == ("cuda",)
     refuse_absent("cuda")
-    with pytest.raises(ConfigError, match=r"tensorrt cannot be measured: broken.*edgekit\[tensor"):
+    with pytest.raises(ConfigError, match=r"tensorrt cannot be measured: broken.*edgekit doctor"):
         refuse_absent("tensorrt")
     assert precisions_of("cuda") == ("fp32", "fp16")
 

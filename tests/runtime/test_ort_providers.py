@@ -17,19 +17,16 @@ from edgekit.runtime.provider_check import (
     check_provider,
     in_words,
     missing_library,
-    startable_providers,
     tried,
 )
 from edgekit.runtime.provider_child import PROBE, prove
+from edgekit.runtime.provider_names import INSTALL, NATIVE, ORT_NAMES, engine_cache
 from edgekit.runtime.providers import (
-    INSTALL,
-    NATIVE,
-    ORT_NAMES,
     available_providers,
-    engine_cache,
     make_ready,
     provider_chain,
     provider_options,
+    startable_providers,
 )
 from edgekit.spec.tensors import TensorSpec
 

@@ -209,6 +209,8 @@ def test_the_building_process_ends_with_the_agent_however_that_dies(tmp_path: Pa
         time.sleep(0.2)
         pid = int((tmp_path / "pid").read_text())
         assert is_alive(pid)
+        assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) == 900
+        assert os.getpriority(os.PRIO_PROCESS, pid) >= 10
         agent.send_signal(signal.SIGKILL)
     deadline_s = time.monotonic() + 10.0
     while is_alive(pid) and time.monotonic() < deadline_s:

@@ -1,8 +1,10 @@
 """The ways to CUDA: the right calls with the right arguments, everything freed, errors in words."""
 
 import ctypes
+import dataclasses
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +15,9 @@ import pytest
 
 from edgekit.errors import DeviceError
 from edgekit.runtime.tensorrt.cuda import Cuda, array_at, open_cuda
-from edgekit.runtime.tensorrt.cuda_ctypes import DRIVER, RUNTIME, CtypesCuda
+from edgekit.runtime.tensorrt.cuda_ctypes import CtypesCuda, open_library
 from edgekit.runtime.tensorrt.cuda_fake import FakeCuda
+from edgekit.runtime.tensorrt.cuda_libraries import DRIVER, RUNTIME
 from edgekit.runtime.tensorrt.cuda_pycuda import PyCuda
 from edgekit.runtime.tensorrt.cuda_python import CudaPython
 
@@ -155,6 +158,30 @@ def test_a_library_without_a_call_says_which() -> None:
     """CUDA before 11.4 instantiates graphs otherwise."""
     with pytest.raises(DeviceError, match="old has no cudaGetDeviceCount"):
         CtypesCuda(SimpleNamespace(), "old", RUNTIME)
+
+
+def test_a_libcudart_newer_than_the_driver_gives_way_to_one_that_fits(
+    compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python packages bring the newest, the board has its own."""
+    (tmp_path / "nvidia/cu13/lib").mkdir(parents=True)
+    source = tmp_path / "new.c"
+    source.write_text(
+        "int cudaGetDeviceCount(int *n) { return 35; }\n"
+        'const char *cudaGetErrorString(int code) { return "driver version is insufficient"; }'
+    )
+    newest = tmp_path / "nvidia/cu13/lib/libcudart-of-test.so.13"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", newest, source], check=True)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    files = ("libcudart-of-test.so.13", "libcudart-of-test.so.12")
+    dialect = dataclasses.replace(RUNTIME, files=files)
+    with pytest.raises(DeviceError, match=r"of-test\.so\.13: .* driver version is insufficient"):
+        open_library(dialect)
+    (tmp_path / "nvidia/cuda_runtime/lib").mkdir(parents=True)
+    shutil.copy(compiled, tmp_path / "nvidia/cuda_runtime/lib/libcudart-of-test.so.12")
+    cuda = open_library(dialect)
+    assert cuda.name == "libcudart-of-test.so.12"
+    cuda.close()
 
 
 def test_without_a_driver_every_way_says_why_not() -> None:

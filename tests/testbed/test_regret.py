@@ -4,6 +4,7 @@ from itertools import product
 from pathlib import Path
 from statistics import fmean
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,6 +110,15 @@ def test_where_frames_are_dealt_out_rates_add_up() -> None:
     (one,) = [one for one in plans() if one.key == ((), "S3", "S3", "raw")]
     assert one.is_shared
     assert 1 / one.bound_s == pytest.approx(1 / (20 * 3e-3) + 1 / (5 * 3e-3))
+
+
+def test_a_first_device_with_a_limit_runs_no_whole_model() -> None:
+    first, other = FLEET.device
+    limited = msgspec.structs.replace(
+        FLEET, device=(msgspec.structs.replace(first, max_macs=1000), other)
+    )
+    made = combinations(shards(TIMES_MS), limited, [RAW])
+    assert {(bool(one.cut), bool(one.near)) for one in made} == {(True, True), (False, False)}
 
 
 def test_a_fleet_of_three_is_refused() -> None:

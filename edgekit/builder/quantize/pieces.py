@@ -8,7 +8,7 @@ they will run, and through the codecs between them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx
 
@@ -95,7 +95,7 @@ class Chain:
     """Together exactly the whole."""
     shipped: KltFold
     """The shards, cuts and codecs that go to the devices: with the transforms of klt codecs in the
-    shards, else the same."""
+    shards, and in TensorRT's form where that is to run them; else the same."""
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -308,23 +308,27 @@ class ShardMaker:
                 resolve_cut(workload, [on_wire.get(name, name) for name in cut.names])
                 for cut in model.cuts
             )
-            shards = tuple(
-                shard if recipe.unsigned_activations else tensorrt_form(shard)
-                for shard, recipe in zip(
-                    split_model(whole, workload, cuts), self._ways.recipes, strict=True
-                )
-            )
+            shards = split_model(whole, workload, cuts)
         codecs = [
             spec if any("float" in one.dtype for one in cut.tensors) else _packed(spec)
             for spec, cut in zip(reached.codecs, cuts, strict=True)
         ]
+        shipped = fold_klt(shards, cuts, codecs, inputs=whole.inputs, outputs=whole.outputs)
         return Chain(
             pieces=pieces,
             whole=whole,
             workload=workload,
             cuts=cuts,
             shards=shards,
-            shipped=fold_klt(shards, cuts, codecs, inputs=whole.inputs, outputs=whole.outputs),
+            shipped=replace(shipped, shards=self._as_taken(shipped.shards)),
+        )
+
+    def _as_taken(self, shards: Sequence[onnx.ModelProto]) -> tuple[onnx.ModelProto, ...]:
+        """``shards`` in the operators that their devices take."""
+        recipes = self._ways.recipes
+        return tuple(
+            shard if recipe.unsigned_activations else tensorrt_form(shard)
+            for shard, recipe in zip(shards, recipes, strict=True)
         )
 
     def _on_wire(

@@ -61,6 +61,8 @@ class Lowered:
     model: Model
     """In fp32: what the chain is compared with."""
     report: LoweringReport
+    recipes: tuple[Recipe, ...]
+    """Of the device of each shard."""
     is_exact_here: bool
     """Whether this machine's integer kernels compute what those of the devices do."""
 
@@ -153,6 +155,7 @@ class _Gate:
             chain=chain,
             model=self._model,
             report=self._report(chain, times, reasons, alone, drop),
+            recipes=self._ways.recipes,
             is_exact_here=self._judge.is_exact_here(chain),
         )
 

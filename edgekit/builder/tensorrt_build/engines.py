@@ -27,10 +27,12 @@ def refuse_obstacles(plan: Plan, shards: Sequence[bytes]) -> None:
         if not found:
             who, found = parser_obstacles(data)
         if found:
-            more = f", and {len(found) - 1} more operators" if len(found) > 1 else ""
+            first, count = found[0], len(found) - 1
+            more = f"; and {count} more operator{'s' * (count > 1)}" if count else ""
             raise ModelError(
-                f"{who} on {placement.device} refuses {found[0]} in {placement.shard}{more}",
-                hint=found[0].hint,
+                f"{who} on {placement.device} refuses {first.operator} ({first.node}) in "
+                f"{placement.shard}: {first.why}{more}",
+                hint=first.hint,
             )
 
 

@@ -66,25 +66,31 @@ def obstacles_of(proto: onnx.ModelProto) -> tuple[Obstacle, ...]:
         if node.op_type == "Constant":
             value = next((one.t for one in node.attribute if one.name == "value"), None)
             constants |= {} if value is None else {node.output[0]: value}
-    found = [*_of_inputs(proto.graph)]
+    found = [*_of_borders(proto.graph)]
     for node in proto.graph.node:
         found += _of_node(node, constants)
     return tuple(found)
 
 
-def _of_inputs(graph: onnx.GraphProto) -> Iterator[Obstacle]:
+def _of_borders(graph: onnx.GraphProto) -> Iterator[Obstacle]:
+    """Types that no engine has; uint8 only comes in, to be cast, or goes out, having been cast."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         for name in dict.fromkeys(node.input):
             readers.setdefault(name, []).append(node)
     for value in graph.input:
-        kind = value.type.tensor_type.elem_type
-        reader = next(iter(readers.get(value.name, ())), None)
-        if reader is not None and kind in _NO_TYPES:
-            yield _obstacle(reader, f"it reads {value.name!r} of {_NO_TYPES[kind]}")
-        for node in readers.get(value.name, ()):
+        kind, reading = value.type.tensor_type.elem_type, readers.get(value.name, [])
+        if kind in _NO_TYPES and reading:
+            yield _obstacle(reading[0], f"it reads {value.name!r} of {_NO_TYPES[kind]}")
+        for node in reading:
             if kind == onnx.TensorProto.UINT8 and node.op_type not in ("Cast", *_ROUNDING):
                 yield _obstacle(node, f"it reads {value.name!r} of uint8, which may only be cast")
+    for node in graph.node:
+        to_unsigned = any(
+            one.name == "to" and one.i == onnx.TensorProto.UINT8 for one in node.attribute
+        )
+        if node.op_type == "Cast" and to_unsigned and node.output[0] in readers:
+            yield _obstacle(node, "it makes uint8 that an operator reads, not who comes behind")
 
 
 def _of_node(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> Iterator[Obstacle]:

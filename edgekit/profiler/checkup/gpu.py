@@ -7,7 +7,7 @@ from edgekit.profiler.checkup.finding import Finding, Status
 from edgekit.profiler.checkup.fixes import fix_of_library
 from edgekit.profiler.checkup.host import Host, Module
 from edgekit.profiler.checkup.jetpack import JetPack, chip_of, jetpack_of, l4t_release
-from edgekit.runtime.providers import NATIVE
+from edgekit.runtime.provider_names import NATIVE
 
 _NVIDIA, _DISPLAY = "0x10de", "0x03"
 _SMI = ("nvidia-smi", "--query-gpu=name,compute_cap,driver_version,memory.total",

@@ -2,7 +2,8 @@
 
 In:  a root folder, and the processes that are started here.  Out: text, versions, reasons.
 Everything that could crash (a broken driver, a library for another processor) is tried in a process
-of its own. Tests put a made-up board in its place.
+of its own, numpy and ONNX Runtime too: the check-up itself needs neither. Tests put a made-up board
+in its place.
 """
 
 import functools
@@ -20,7 +21,6 @@ from pathlib import Path
 
 from edgekit.profiler.conditions import Board
 from edgekit.runtime.provider_check import ProviderCheck, check_provider, in_words
-from edgekit.runtime.providers import available_providers
 
 _TIMEOUT_S = 60.0
 _IMPORT = """
@@ -36,6 +36,10 @@ try:
     print(open_cuda().name)
 except EdgeKitError as error:
     sys.exit(error.what)
+"""
+_PROVIDERS = """
+from edgekit.runtime.providers import available_providers
+print(*available_providers())
 """
 _BUILD = "import cv2; print(cv2.getBuildInformation())"
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
@@ -108,8 +112,9 @@ class Host(Board):
             return ""
 
     def providers(self) -> tuple[str, ...]:
-        """Execution providers whose code the installed onnxruntime has."""
-        return available_providers()
+        """Execution providers whose code the installed onnxruntime has; "cpu" if it is broken."""
+        done = self._python("-c", _PROVIDERS)
+        return tuple(done.stdout.split()) if done.returncode == 0 else ("cpu",)
 
     def provider(self, name: str) -> ProviderCheck:
         """Compute one convolution under an execution provider."""

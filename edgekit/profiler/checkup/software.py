@@ -10,7 +10,7 @@ from edgekit.profiler.checkup.fixes import fix_of_library
 from edgekit.profiler.checkup.gpu import has_gpu
 from edgekit.profiler.checkup.host import Host
 from edgekit.profiler.checkup.jetpack import chip_of, jetpack_of, l4t_release
-from edgekit.runtime.providers import INSTALL
+from edgekit.runtime.provider_names import INSTALL
 
 _OLDEST_PYTHON = (3, 10)
 _NEWEST_ORT = {(3, 10): "1.23.2"}

@@ -30,7 +30,8 @@ from edgekit.spec.base import parse_json, to_json
 from edgekit.spec.tensors import TensorSpec
 
 _NICENESS = 10
-"""The shard that serves meanwhile comes first."""
+_FIRST_TO_GO = "900"
+"""Of -1000..1000: how gladly the kernel kills this process when memory is out."""
 _REHEARSALS = 3
 """The third is the one with the CUDA graph."""
 _STEP_SHARE = 0.01
@@ -143,8 +144,7 @@ def main() -> int:
     os.dup2(2, 1)  # whatever TensorRT prints must not be taken for reports
     line = sys.stdin.buffer.readline()
     _end_with_parent(sys.stdin.buffer)
-    with suppress(OSError):
-        os.nice(_NICENESS)
+    _step_back()
     lock = threading.Lock()
 
     def say(report: EngineReport) -> None:
@@ -163,6 +163,14 @@ def main() -> int:
         return DeviceError.exit_code
     say(EngineReport(step="done", file=file))
     return 0
+
+
+def _step_back() -> None:
+    """Whoever serves meanwhile comes first: with the processor, and when memory is out."""
+    with suppress(OSError):
+        os.nice(_NICENESS)
+    with suppress(OSError):  # Linux alone
+        Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
 
 
 def _end_with_parent(stdin: BinaryIO) -> None:

@@ -5,15 +5,13 @@ names; ``Dialect`` is the difference.
 """
 
 import ctypes
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from edgekit.errors import DeviceError
 from edgekit.runtime.tensorrt.cuda import array_at, capability_of, driver_version
+from edgekit.runtime.tensorrt.cuda_libraries import DRIVER, RUNTIME, Dialect, load_library
 from edgekit.spec.tensors import Array
 
 _NON_BLOCKING = 1
@@ -22,60 +20,31 @@ _SLEEPING_EVENT = 1 | 2
 _THREAD_LOCAL = 1
 """Other threads may allocate while this one captures."""
 _TO_DEVICE, _TO_HOST = 1, 2
-_FOLDERS = ("/usr/local/cuda/lib64", "/usr/lib/aarch64-linux-gnu/tegra")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dialect:
-    """How one library calls things."""
-
-    files: tuple[str, ...]
-    prefix: str
-    malloc: str
-    free: str
-    host_malloc: str
-    host_free: str
-    stream: str
-    event: str
-    begin_capture: str
-    copies_say_direction: bool
-
-
-RUNTIME = Dialect(
-    files=("libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0", "libcudart.so"),
-    prefix="cuda", malloc="Malloc", free="Free", host_malloc="HostAlloc", host_free="FreeHost",
-    stream="StreamCreateWithFlags", event="EventCreateWithFlags",
-    begin_capture="StreamBeginCapture", copies_say_direction=True,
-)  # fmt: skip
-DRIVER = Dialect(
-    files=("libcuda.so.1",),
-    prefix="cu", malloc="MemAlloc_v2", free="MemFree_v2", host_malloc="MemHostAlloc",
-    host_free="MemFreeHost", stream="StreamCreate", event="EventCreate",
-    begin_capture="StreamBeginCapture_v2", copies_say_direction=False,
-)  # fmt: skip
 
 
 def open_runtime() -> "CtypesCuda":
     """By libcudart. Raises: DeviceError if it is not here or finds no GPU."""
-    return CtypesCuda(*_load(RUNTIME), RUNTIME)
+    return open_library(RUNTIME)
 
 
 def open_driver() -> "CtypesCuda":
     """By the driver's own library. Raises: DeviceError."""
-    return CtypesCuda(*_load(DRIVER), DRIVER)
+    return open_library(DRIVER)
 
 
-def _load(dialect: Dialect) -> tuple[Any, str]:
-    folders = [Path(path) for path in _FOLDERS]
-    # Where NVIDIA's Python packages put it: nvidia/cuda_runtime/lib, nvidia/cu13/lib.
-    for entry in sys.path:
-        with suppress(OSError):
-            folders += sorted((Path(entry) / "nvidia").glob("cu*/lib"))
+def open_library(dialect: Dialect) -> "CtypesCuda":
+    """The first file that works: one may be newer than the driver, as Python packages bring it."""
+    reasons = []
     for file in dialect.files:
-        for name in (file, *(str(folder / file) for folder in folders)):
-            with suppress(OSError):
-                return ctypes.CDLL(name), file
-    raise DeviceError(f"there is no {dialect.files[0]}", hint="install the NVIDIA driver and CUDA")
+        library = load_library(file)
+        if library is None:
+            continue
+        try:
+            return CtypesCuda(library, file, dialect)
+        except DeviceError as error:
+            reasons.append(error.what)
+    missing = f"there is no {dialect.files[0]}"
+    raise DeviceError("; ".join(reasons) or missing, hint="install the NVIDIA driver and CUDA")
 
 
 class CtypesCuda:

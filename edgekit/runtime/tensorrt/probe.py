@@ -59,6 +59,7 @@ def open_session(
     cache: Path | None = None,
     tf32: bool = False,
     precision: Precision = "fp32",
+    use_graph: bool = True,
 ) -> TensorRtSession:
     """Build the engine of an ONNX file of static shapes, or find it in ``cache``; in this process.
 
@@ -84,7 +85,7 @@ def open_session(
                 store.keep_timing_cache(facts, built.timing_cache)
                 sha256, build_s = recipe.shard_sha256, built.build_s
                 store.add(key, engine, shard_sha256=sha256, facts=facts, build_s=build_s)
-        return TensorRtSession(library, engine, cuda=cuda)
+        return TensorRtSession(library, engine, cuda=cuda, use_graph=use_graph)
     except BaseException:
         cuda.close()
         raise

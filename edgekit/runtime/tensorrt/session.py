@@ -10,7 +10,6 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from edgekit.errors import DeviceError
 from edgekit.runtime.tensorrt.cache import EngineFile
 from edgekit.runtime.tensorrt.cuda import Cuda, open_cuda
 from edgekit.runtime.tensorrt.library import Library, Messages, find_library
+from edgekit.runtime.tensorrt.slot import Slot
 from edgekit.spec.tensors import Array, TensorSpec
 
 logger = logging.getLogger(__name__)
@@ -27,26 +27,6 @@ logger = logging.getLogger(__name__)
 _PLAIN_RUNS = 2
 """Before recording: TensorRT settles what it does lazily."""
 _HINT = "run this shard with ONNX Runtime and report the message"
-
-
-@dataclass(slots=True)
-class _Slot:
-    """One tensor: its memory here and on the GPU, of the largest size it may have."""
-
-    spec: TensorSpec
-    host: Array
-    address: int
-    shape: tuple[int, ...]
-    """Of this run."""
-
-    def view(self) -> Array:
-        """The part in use, as an array. The copies move this part only."""
-        return self.part().view(self.spec.dtype).reshape(self.shape)
-
-    def part(self) -> Array:
-        """Its bytes."""
-        count = int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.spec.dtype).itemsize
-        return self.host[:count]
 
 
 class TensorRtSession:
@@ -154,7 +134,7 @@ class TensorRtSession:
 
     def _make_context(self, jit: bytes) -> Any:
         make_config = getattr(self._engine, "create_runtime_config", None)
-        config = make_config() if make_config is not None else None
+        config: Any = make_config() if make_config is not None else None
         if hasattr(config, "create_runtime_cache"):  # TensorRT-RTX
             self._jit = config.create_runtime_cache()
             if jit and not self._jit.deserialize(jit):
@@ -181,7 +161,7 @@ class TensorRtSession:
                 largest[name] = shape
         return largest
 
-    def _slot(self, name: str, largest: dict[str, tuple[int, ...]]) -> _Slot:
+    def _slot(self, name: str, largest: dict[str, tuple[int, ...]]) -> Slot:
         declared = tuple(self._engine.get_tensor_shape(name))
         shape = largest.get(name, tuple(self._context.get_tensor_shape(name)))
         if min(shape, default=0) < 0:
@@ -194,7 +174,7 @@ class TensorRtSession:
             shape=tuple(max(0, dim) for dim in declared),
         )
         count_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
-        slot = _Slot(spec, self._cuda.host(count_bytes), self._cuda.device(count_bytes), shape)
+        slot = Slot(spec, self._cuda.host(count_bytes), self._cuda.device(count_bytes), shape)
         if not self._context.set_tensor_address(name, slot.address):
             raise self._error(f"tensor {name!r} takes no address")
         return slot
@@ -206,7 +186,7 @@ class TensorRtSession:
         changed = False
         for name, slot in self._ins.items():
             array = inputs.get(name)
-            if array is None or array.dtype.name != slot.spec.dtype or not _fits(array, slot):
+            if array is None or not slot.takes(array):
                 got = "nothing" if array is None else f"{array.dtype.name}{array.shape}"
                 raise DeviceError(f"TensorRT was given {got} for {slot.spec}", hint="feed that")
             if array.shape != slot.shape:
@@ -241,13 +221,3 @@ class TensorRtSession:
     def _error(self, what: str) -> DeviceError:
         said = self._messages.last() or "TensorRT says no more"
         return DeviceError(f"{self._library.label}: {what}: {said}", hint=_HINT)
-
-
-def _fits(array: Array, slot: _Slot) -> bool:
-    """Whether its shape is the declared one, and no larger than the memory."""
-    declared = slot.spec.shape
-    return (
-        len(array.shape) == len(declared)
-        and all(want in (0, got) for got, want in zip(array.shape, declared, strict=True))
-        and array.nbytes <= slot.host.nbytes
-    )

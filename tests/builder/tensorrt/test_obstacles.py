@@ -17,6 +17,7 @@ from edgekit.builder.quantize.operators import select_operators
 from edgekit.builder.quantize.pieces import Model, ShardMaker, Ways
 from edgekit.builder.quantize.recipes import recipe_for
 from edgekit.builder.tensorrt_build import parser
+from edgekit.builder.tensorrt_build.form import prove_form
 from edgekit.builder.tensorrt_build.obstacles import (
     ELSEWHERE,
     FROM_FLOAT,
@@ -123,6 +124,15 @@ def test_what_tensorrt_takes_is_no_obstacle(proto: onnx.ModelProto) -> None:
     assert obstacles_of(proto) == ()
 
 
+def test_unsigned_integers_inside_of_a_shard_are_an_obstacle() -> None:
+    """They may leave it, though."""
+    proto = graph("Cast", ["x"], makes=U8, to=U8[0])
+    assert obstacles_of(proto) == ()
+    proto.graph.node.append(helper.make_node("Cast", ["y0"], ["z"], "again", to=1))
+    (found,) = obstacles_of(proto)
+    assert (found.operator, found.node) == ("Cast", "it")
+
+
 def test_a_computed_constant_counts_as_one() -> None:
     """Exporters write scales as Constant operators."""
     proto = graph(Q, ["x", "c", "zero"])
@@ -155,8 +165,10 @@ def test_whatever_is_built_for_tensorrt_has_no_obstacle(
     )
     frames = [seeded_inputs(loaded.inputs, seed) for seed in range(4)]
     maker = ShardMaker(Model(loaded=loaded, workload=workload, cuts=(cut,)), ways, frames)
-    shard = maker.chain(precisions).shards[targets.index("tensorrt")]
+    chain, index = maker.chain(precisions), targets.index("tensorrt")
+    shard = chain.shipped.shards[index]
     onnx.checker.check_model(shard)
+    prove_form(chain.shards[index])
     assert obstacles_of(shard) == ()
 
 

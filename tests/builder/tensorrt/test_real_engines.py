@@ -90,7 +90,7 @@ def test_integers_cross_the_borders_of_an_engine(
     )  # fmt: skip
     bundle = build_bundle(
         saved(net(), tmp_path / "net.onnx"), fleet=Fleet(name="x", device=tuple(devices)),
-        out=tmp_path / "b", rule=("r0", "r2"), lowering=order,
+        out=tmp_path / "b", rule=("r0", "c1"), lowering=order,
     ).bundle  # fmt: skip
     network = parse_onnx(library, bundle.shard(1), strong=True).network
     assert library.dtype_name(network.get_input(0).dtype) == reads
