@@ -18,7 +18,7 @@ from edgekit.builder.quantize.shard_order import Lowering
 from edgekit.builder.tensorrt_build import engines
 from edgekit.builder.tensorrt_build.obstacles import obstacles_of
 from edgekit.builder.verify import verify_bundle
-from edgekit.bundle.bundle import engine_path, open_bundle
+from edgekit.bundle.bundle import engine_path, open_bundle, write_bundle
 from edgekit.cli.build import command
 from edgekit.errors import ConfigError, EdgeKitError, ModelError, TrustError
 from edgekit.runtime.ort import OrtSession
@@ -71,6 +71,14 @@ def test_the_recipe_lies_beside_its_shard_and_the_manifest_covers_it(path: Path)
     file.write_bytes(file.read_bytes().replace(b"900.0", b"999.0"))
     with pytest.raises(TrustError, match=r"engine\.json"):
         open_bundle(path.parent / "b")
+
+
+def test_a_plan_that_names_a_recipe_its_bundle_lacks_is_not_trusted(path: Path) -> None:
+    """Without it no engine would be built, and nobody would know."""
+    plan = built(path).bundle.plan
+    write_bundle(path.parent / "bare", plan=plan, shards=(b"0", b"1", b"2"))
+    with pytest.raises(TrustError, match=r"shard-1\.engine\.json"):
+        open_bundle(path.parent / "bare")
 
 
 def test_the_same_build_gives_the_same_bytes(path: Path) -> None:
