@@ -63,10 +63,10 @@ class Combination(Spec, frozen=True, kw_only=True):
         if not self.far:
             return f"whole on the first ({self.near})"
         if self.is_shared:
-            return f"shared: {self.near} | frames to {self.far} by {self.codec}"
+            return f"shared: {self.near}, and frames to {self.far} by {self.codec}"
         if not self.near:
             return f"frames to the second ({self.far}) by {self.codec}"
-        return f"{self.near} until {','.join(self.cut)} | {self.far} by {self.codec}"
+        return f"{self.near} until {','.join(self.cut)} -> {self.far} by {self.codec}"
 
 
 def interval_s(plan: Combination, near_s: float, far_s: float) -> float:

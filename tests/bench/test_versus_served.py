@@ -77,7 +77,8 @@ def test_every_frame_comes_back_with_what_the_model_finds(ways: Ways, tmp_path: 
     assert sorted(report.frame for report in done.reports) == list(range(FRAMES))
     assert done.accounts.frames_answered == FRAMES
     (found,) = done.reports[0].detections
-    assert (found.label, found.score) == ("a", pytest.approx(0.9, abs=1e-3))
+    assert found.label == "a"
+    assert found.score == pytest.approx(0.9, abs=1e-3)
     assert found.box == pytest.approx((12, 12, 20, 20), abs=0.1)
 
 

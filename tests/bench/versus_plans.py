@@ -11,6 +11,7 @@ SIDD takes one tensor).
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import mkdtemp
 
 import msgspec
 import onnx
@@ -82,7 +83,8 @@ class Ways:
         """Built once. Raises: EdgeKitError if it cannot be."""
         text = self.text(method)
         if text not in self.bundles:
-            self.bundles[text] = self._build(method, self.home / f"bundle-{len(self.bundles)}")
+            folder = Path(mkdtemp(prefix="bundle-", dir=self.home))
+            self.bundles[text] = self._build(method, folder / "bundle")
         return self.bundles[text]
 
     def text(self, method: str) -> str:

@@ -26,7 +26,7 @@ from edgekit.spec.base import Spec, load, save
 from edgekit.spec.messages import Quantiles
 from tests.bench.versus_http import FilmJob, Outcome, ServeJob
 from tests.bench.versus_peers import JOB, TOOLS, name_of, why_absent
-from tests.bench.versus_plans import FARM, HTTP, OURS, STRONG, TOOL, WEAK, Say, Ways
+from tests.bench.versus_plans import FARM, HTTP, OURS, OURS_PROMPT, STRONG, TOOL, WEAK, Say, Ways
 from tests.bench.versus_world import emulated
 from tests.testbed.agents import StreamRun, run_stream
 from tests.testbed.calibrate import dilations
@@ -39,6 +39,7 @@ SHARE = {CAMERA: 0.9, POISSON: 0.7}
 _IN_FLIGHT = {SATURATION: 6, CAMERA: 3, POISSON: 6}
 """Requests under way at once: what agents allow themselves on two devices."""
 _START_S = 90.0
+_SAME = "the same plan as"
 _ROOT = Path(__file__).parents[2]
 
 
@@ -108,15 +109,17 @@ def run_all(
                 if known is not None and known.emulated == run.emulated:
                     run = known
                 elif same := done.get((load_name, run.plan)):
-                    note = f"the same plan as {same.method}, measured once"
-                    run = msgspec.structs.replace(same, method=method, note=note)
+                    notes = (f"{_SAME} {same.method}, measured once", _note(ways, method))
+                    run = msgspec.structs.replace(
+                        same, method=method, note=", ".join(filter(None, notes))
+                    )
                     save(run, path)
                 else:
                     rate = SHARE.get(load_name, 0.0) * own_fps
                     say(f"{run.fleet}, {run.workload}, {load_name}: {method}")
                     run = _measured(bed, ways, run, Path(home), length, rate, guess.get(method))
                     save(run, path)
-                if not run.problem and "the same plan" not in run.note:
+                if not run.problem and _SAME not in run.note:
                     done.setdefault((load_name, run.plan), run)
                 if load_name == SATURATION:
                     guess[method] = run.fps
@@ -302,8 +305,15 @@ def _farm(
     )
 
 
+def _note(ways: Ways, method: str) -> str:
+    """What a reader should know of a method besides its plan."""
+    if method == OURS_PROMPT:
+        return f"within {ways.planned.deadline_ms:.0f} ms, as predicted without waiting"
+    tool = tool_methods().get(method)
+    return name_of(tool) if tool else ""
+
+
 def _with_figures(run: Run, done: StreamRun, ways: Ways, rate: float) -> Run:
-    tool = tool_methods().get(run.method)
     crossed = [sum(hop.bytes for hop in one.hops) for one in done.reports]
     return msgspec.structs.replace(
         run,
@@ -316,5 +326,5 @@ def _with_figures(run: Run, done: StreamRun, ways: Ways, rate: float) -> Run:
         mean_age_ms=round(done.mean_age_ms, 3),
         bytes_per_frame=round(sum(crossed) / max(1, len(crossed)), 1),
         ap50=ways.workload.ap50_percent(done.reports) if run.load == SATURATION else {},
-        note=name_of(tool) if tool else "",
+        note=_note(ways, run.method),
     )

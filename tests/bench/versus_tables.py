@@ -11,6 +11,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from tests.bench.versus_plans import (
     CLOUD_EDGE,
@@ -230,9 +231,9 @@ def plot_ages(runs: Sequence[Run], path: Path) -> None:
     if not places:
         return
     loads = [load for load in (CAMERA, POISSON) if any(run.load == load for run in kept)]
-    figure, panels = plt.subplots(
-        len(places), len(loads), figsize=(6 * len(loads), 3.2 * len(places)), squeeze=False
-    )
+    most = max(len({run.method for run in kept if place_of(run) == place}) for place in places)
+    size = (6 * len(loads), (1.2 + 0.25 * most) * len(places))
+    figure, panels = plt.subplots(len(places), len(loads), figsize=size, squeeze=False)
     for row, place in zip(panels, places, strict=True):
         for panel, load in zip(row, loads, strict=True):
             shown = [run for run in kept if place_of(run) == place and run.load == load][::-1]
@@ -247,6 +248,9 @@ def plot_ages(runs: Sequence[Run], path: Path) -> None:
                     )
             panel.set_yticks(range(len(shown)), [run.method for run in shown])
             panel.set_xscale("log")
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_formatter(ScalarFormatter())
+            panel.xaxis.set_minor_formatter(NullFormatter())
             panel.set_title(f"{place[0]}, {place[1]}: {load}", loc="left", fontsize=9)
             panel.set_xlabel("age of answers, p50 to p99 [ms]")
             panel.margins(x=0.2)

@@ -122,7 +122,7 @@ def test_large_golden_vectors_are_left_out(
     net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bundle should be as small as its weights."""
-    monkeypatch.setattr("edgekit.builder.build.MAX_GOLDEN_BYTES", 10)
+    monkeypatch.setattr("edgekit.builder.self_tests.MAX_GOLDEN_BYTES", 10)
     build_bundle(net, fleet=local_fleet(2), out=tmp_path / "b")
     assert open_bundle(tmp_path / "b").golden(0) is None
 
