@@ -92,7 +92,7 @@ def main() -> None:
     networks = arguments.network or (NETWORKS[:1] if quick else NETWORKS)
     effort = Effort(
         methods=QUICK_METHODS if quick else METHODS,
-        loads=(SATURATION, RANDOM),
+        loads=(SATURATION,),
         rounds=arguments.rounds or (1 if quick else 3),
         seconds=arguments.seconds or (3.0 if quick else 6.0),
     )
@@ -103,7 +103,7 @@ def main() -> None:
         f"networks, {len(effort.methods)} methods, {effort.rounds} rounds of {effort.seconds:g} s"
     )
     cases_ahead = len(fleets) * len(DATASETS) * len(networks)
-    teller = Teller(cases_ahead * len(effort.methods) * effort.rounds * len(effort.loads))
+    teller = Teller(cases_ahead * len(effort.methods) * (effort.rounds + 2))
     cache = arguments.cache or out / "cache"
     pictures = {name: pictures_of(name, cache) for name in DATASETS}
     runs: dict[tuple[str, ...], Run] = {}
@@ -130,18 +130,17 @@ def main() -> None:
 
 
 def efforts(effort: Effort, case: Case, *, quick: bool) -> list[Effort]:
-    """What is measured of one case: methods, and on the fleet of Table IV steady requests and the
-    split points of one network too."""
-    parts = [effort]
-    if quick or case.fleet.name != TABLE_IV:
-        return parts
-    parts.append(msgspec.structs.replace(effort, loads=(SATURATION, STEADY), rounds=1))
-    if case.network == _SPLITS_OF:
-        parts.append(
-            msgspec.structs.replace(
-                effort, methods=tuple(case.shares), loads=(SATURATION,), rounds=1
-            )
-        )
+    """What is measured of one case: throughput in every round, ages at random requests in one of
+    them; on the fleet of Table IV at steady requests too, and the split points of one network."""
+    is_table_iv = not quick and case.fleet.name == TABLE_IV
+    aged = (SATURATION, RANDOM, STEADY) if is_table_iv else (SATURATION, RANDOM)
+    parts = [
+        msgspec.structs.replace(effort, loads=(SATURATION,)),
+        msgspec.structs.replace(effort, loads=aged, rounds=1),
+    ]
+    if is_table_iv and case.network == _SPLITS_OF:
+        splits = tuple(case.shares)
+        parts.append(msgspec.structs.replace(effort, methods=splits, loads=(SATURATION,), rounds=1))
     return parts
 
 

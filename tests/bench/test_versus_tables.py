@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from edgekit.spec.messages import Quantiles
-from tests.bench.versus_plans import FARM, HTTP, JPEG, OURS, OURS_PROMPT, WEAK
+from tests.bench.versus_plans import FARM, HTTP, JPEG, OURS, OURS_LOSSY, OURS_PROMPT, WEAK
 from tests.bench.versus_runs import CAMERA, POISSON, SATURATION, Length, Run, options_of
 from tests.bench.versus_tables import (
+    OWN,
     ap_change_pp,
+    beaten,
     gain_over_best_percent,
     gains_percent,
     lost_text,
@@ -49,6 +51,14 @@ def test_the_gain_is_over_the_best_other_method_with_one_camera() -> None:
     ]
     assert gain_over_best_percent(runs) == {("nano-nx", "yard"): pytest.approx(20.0)}
     assert gains_percent(runs, HTTP) == {("nano-nx", "yard"): pytest.approx(50.0)}
+
+
+def test_a_plan_of_ours_may_win_where_another_of_ours_loses() -> None:
+    runs = [run_of(OURS, 9.0), run_of(OURS_LOSSY, 9.9), run_of(JPEG, 10.0)]
+    assert gain_over_best_percent(runs, OWN) == {("nano-nx", "yard"): pytest.approx(-1.0)}
+    assert beaten(runs) == []
+    assert beaten([run_of(OURS, 9.0), run_of(JPEG, 10.0)]) == [("nano-nx", "yard")]
+    assert beaten([run_of(OURS, 9.0), run_of(FARM, 20.0)]) == []
 
 
 def test_what_was_not_measured_gives_no_gain() -> None:

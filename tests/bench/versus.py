@@ -51,7 +51,9 @@ from tests.bench.versus_plans import (
 )
 from tests.bench.versus_runs import LOADS, SATURATION, Length, Run, run_all, tool_methods
 from tests.bench.versus_tables import (
+    OWN,
     ap_change_pp,
+    beaten,
     gain_over_best_percent,
     gains_percent,
     markdown,
@@ -227,7 +229,8 @@ def report(runs: Sequence[Run], out: Path, as_json: Path | None) -> None:
     print(text)
     result = {
         "places": len({(run.fleet, run.workload) for run in runs}),
-        "gain_over_best_percent": _mean(gain_over_best_percent(runs).values()),
+        "beaten_at": len(beaten(runs)),
+        "gain_over_best_percent": _mean(gain_over_best_percent(runs, OWN).values()),
         "gain_over_jpeg_percent": _mean(gains_percent(runs, JPEG).values()),
         "gain_over_http_percent": _mean(gains_percent(runs, HTTP).values()),
         "gain_over_weak_percent": _mean(gains_percent(runs, WEAK).values()),

@@ -24,8 +24,8 @@ def test_every_shipped_board_gets_the_recipe_of_its_processor() -> None:
 
 
 def test_a_gpu_takes_signed_integers_whatever_its_processor_is() -> None:
-    assert target_of(Device(name="x", provider="tensorrt")) == "tensorrt"
-    assert target_of(Device(name="x", provider="cuda")) == "tensorrt"
+    for provider in ("tensorrt", "tensorrt-dla", "tensorrt-ep", "tensorrt-rtx-ep", "cuda"):
+        assert target_of(Device(name="x", provider=provider)) == "tensorrt"
 
 
 def test_a_device_without_a_profile_is_like_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

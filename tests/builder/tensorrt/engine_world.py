@@ -103,13 +103,13 @@ def shard_in(loaded: LoadedModel, precision: Precision) -> onnx.ModelProto:
 
     Raises: ModelError if the builder makes no such shard of it.
     """
-    whole = Model(loaded=loaded, workload=workload_of(loaded), cuts=())
     selection = None
-    if precision == "int8":
+    if precision != "fp32":
         refuse_quantized(loaded.proto, loaded.name)
+    if precision == "int8":
         loaded = without_batch_norms(loaded)
-        whole = Model(loaded=loaded, workload=workload_of(loaded), cuts=())
         selection = select_operators(loaded)
+    whole = Model(loaded=loaded, workload=workload_of(loaded), cuts=())
     ways = Ways(recipes=(recipe_for("tensorrt"),), selection=selection, calibrators=("minmax",))
     frames = [seeded_inputs(loaded.inputs, seed) for seed in range(2)]
     with patch.object(pieces, "best_candidate", _plainly):
