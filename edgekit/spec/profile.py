@@ -42,8 +42,8 @@ __all__ = [
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names are file names and MQTT topic levels."""
 _PROCESSOR = {
-    "cuda": "gpu", "tensorrt": "gpu", "tensorrt-ep": "gpu", "tensorrt-rtx-ep": "gpu",
-    "xnnpack": "cpu",
+    "cuda": "gpu", "tensorrt": "gpu", "tensorrt-dla": "gpu", "tensorrt-ep": "gpu",
+    "tensorrt-rtx-ep": "gpu", "xnnpack": "cpu",
 }  # fmt: skip
 """Which processor each execution provider drives."""
 _FASTEST_FLOP_PER_S = 1e16

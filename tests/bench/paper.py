@@ -103,7 +103,7 @@ def main() -> None:
         f"networks, {len(effort.methods)} methods, {effort.rounds} rounds of {effort.seconds:g} s"
     )
     cases_ahead = len(fleets) * len(DATASETS) * len(networks)
-    teller = Teller(cases_ahead * len(effort.methods) * (effort.rounds + 2))
+    teller = Teller(cases_ahead * len(effort.methods) * effort.rounds)
     cache = arguments.cache or out / "cache"
     pictures = {name: pictures_of(name, cache) for name in DATASETS}
     runs: dict[tuple[str, ...], Run] = {}
@@ -121,7 +121,8 @@ def main() -> None:
                             bed, case, pictures[dataset], out, effort=part, say=teller.say
                         ):
                             runs[tuple(run.key.values())] = run
-                            teller.done()
+                            if part is effort:
+                                teller.done()
     accuracy = [] if quick else whole_split(cases, cache, out, teller)
     regrets = run_regret(out / "regret", quick=quick, cache=cache)
     regret_percent = fmean(one.regret_percent for one in regrets)
@@ -130,17 +131,14 @@ def main() -> None:
 
 
 def efforts(effort: Effort, case: Case, *, quick: bool) -> list[Effort]:
-    """What is measured of one case: throughput in every round, ages at random requests in one of
-    them; on the fleet of Table IV at steady requests too, and the split points of one network."""
-    is_table_iv = not quick and case.fleet.name == TABLE_IV
-    aged = (SATURATION, RANDOM, STEADY) if is_table_iv else (SATURATION, RANDOM)
-    parts = [
-        msgspec.structs.replace(effort, loads=(SATURATION,)),
-        msgspec.structs.replace(effort, loads=aged, rounds=1),
-    ]
-    if is_table_iv and case.network == _SPLITS_OF:
-        splits = tuple(case.shares)
-        parts.append(msgspec.structs.replace(effort, methods=splits, loads=(SATURATION,), rounds=1))
+    """What is measured of one case: throughput in every round; on the fleet of Table IV also ages
+    at random and at steady requests, and the split points of one network."""
+    parts = [effort]
+    if case.fleet.name == TABLE_IV:
+        aged = (SATURATION, RANDOM) if quick else (SATURATION, RANDOM, STEADY)
+        parts.append(msgspec.structs.replace(effort, loads=aged, rounds=1))
+        if case.network == _SPLITS_OF and not quick:
+            parts.append(msgspec.structs.replace(effort, methods=tuple(case.shares), rounds=1))
     return parts
 
 

@@ -76,8 +76,9 @@ def test_devices_cut_and_strategies_are_those_of_the_plan(net: Path) -> None:
 def test_an_alternative_of_the_plan_can_be_built_instead(net: Path) -> None:
     document = run(net, planned(net, backward()), "--choice", "2")
     assert [one["device"] for one in document["placements"]] == ["camera"]
-    with pytest.raises(PlanError, match="a bundle is one pipeline"):
-        run(net, planned(net, backward()), "--choice", "3", "--force")
+    shared = run(net, planned(net, backward()), "--choice", "3", "--force")
+    assert [one["device"] for one in shared["placements"]] == ["camera", "gateway"]
+    assert all(one["outputs"] == shared["placements"][0]["outputs"] for one in shared["placements"])
 
 
 def test_a_plan_of_another_model_is_refused(net: Path) -> None:
