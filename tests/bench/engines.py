@@ -6,7 +6,7 @@ asked here is whether TensorRT takes it, not how good it is). Of each an engine 
 kinds of GPU: SM 8.6 (GeForce 30), 8.7 (Jetson Orin, where this library offers it), 8.9 (GeForce 40)
 and 12.0 (GeForce 50). A refusal names the operator. Nothing is run: that needs a GPU.
 
-    python tests/bench/engines.py [--quick] [--json FILE]
+    python tests/bench/engines.py [--quick] [--model NAME] [--json FILE]
 """
 
 import argparse
@@ -16,7 +16,7 @@ import platform
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -55,12 +55,16 @@ def models(folder: Path, *, quick: bool) -> Iterator[tuple[str, Load]]:
             yield entry.name, partial(zoo_model, entry, folder)
 
 
-def measure(library: Library, targets: tuple[str, ...], *, quick: bool) -> list[Row]:
-    """All engines; printed as they come."""
+def measure(
+    library: Library, targets: tuple[str, ...], *, quick: bool, only: Sequence[str] = ()
+) -> list[Row]:
+    """All engines, or those of the models in ``only``; printed as they come."""
     rows: list[Row] = []
     print(f"{'model':20} {'precision':9} " + " ".join(f"{'SM ' + one:>18}" for one in targets))
     with tempfile.TemporaryDirectory() as home:
         for name, load in models(Path(home), quick=quick):
+            if only and name not in only:
+                continue
             for precision in PRECISIONS:
                 found = list(engines_of(name, load, precision, library, targets, Path(home)))
                 print(f"{name:20} {precision:9} {_said(found)}", flush=True)
@@ -79,6 +83,7 @@ def main() -> None:
     """Build every engine and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one GPU, four networks, detectors")
+    parser.add_argument("--model", action="append", default=[], help="only this one")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     library = find_library(("tensorrt_rtx",))
@@ -90,7 +95,9 @@ def main() -> None:
     )
     for missing in sorted(set(wanted) - set(targets)):
         print(f"SM {missing} is not offered by {library.label}")
-    rows = measure(library, targets, quick=arguments.quick)
+    rows = measure(library, targets, quick=arguments.quick, only=arguments.model)
+    if not rows:
+        raise SystemExit(f"no model is called {' or '.join(arguments.model)}")
     built = [row for row in rows if not row.refusal]
     refused = [row for row in rows if row.refusal]
     unexplained = [row for row in refused if not row.is_explained]
@@ -98,7 +105,7 @@ def main() -> None:
         "engines": len(built),
         "refused": len(refused),
         "unexplained": len(unexplained),
-        "seconds_median": round(statistics.median(row.build_s for row in built), 3),
+        "seconds_median": round(statistics.median([row.build_s for row in built] or [0.0]), 3),
     }
     if arguments.json:
         document = {"library": library.label, "rows": [asdict(row) for row in rows], **result}

@@ -116,12 +116,15 @@ def _ages(runs: Sequence[Run], path: Path) -> None:
     """Latency without waiting, as predicted, beside the age at random requests, as measured."""
     table = measured(runs, RANDOM)
     figure, panel = plt.subplots(figsize=(7.5, 5))
-    for method in dict.fromkeys(name for by_method in table.values() for name in by_method):
+    methods = list(dict.fromkeys(name for by_method in table.values() for name in by_method))
+    others = [name for name in methods if name != OURS and name not in ABLATIONS]
+    for method in methods:
         rows = [run for by_method in table.values() for run in by_method.get(method, [])]
         panel.scatter(
             [run.predicted_latency_ms for run in rows],
             [run.mean_age_ms for run in rows],
             label=method, s=34 if method == OURS else 16, zorder=3 if method == OURS else 2,
+            color=[_color(method, others)], marker="x" if method in ABLATIONS else "o",
         )  # fmt: skip
     panel.axline((10, 10), (100, 100), color="#bbbbbb", lw=0.8, zorder=1)
     panel.set(xscale="log", yscale="log")

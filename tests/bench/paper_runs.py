@@ -170,8 +170,7 @@ class _Site:
         options = "mode=every"
         if arrival_fps:
             options += f"&fps={arrival_fps:.3f}"
-        if run.load == RANDOM:
-            options += "&arrivals=poisson"
+        options += {RANDOM: "&arrivals=poisson", STEADY: "&pace=1"}.get(run.load, "")
         try:
             done = run_stream(self.bed, bundle, self.pictures.source(count, options))
         except EdgeKitError as error:
