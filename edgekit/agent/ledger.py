@@ -4,6 +4,7 @@ In: events of the capture, inference and answer threads.  Out: a snapshot that a
 Thread-safe; touches no clock of its own: callers pass seconds of one monotonic clock.
 """
 
+import math
 import threading
 from collections import Counter, deque
 from dataclasses import dataclass
@@ -78,6 +79,11 @@ class Ledger:
             self._dropped[reason] += len(self._open)
             self._open.clear()
             self._changed.notify_all()
+
+    def oldest_open(self) -> float:
+        """Number of the oldest frame that has not ended yet; infinite if all have."""
+        with self._changed:
+            return min(self._open, default=math.inf)
 
     def end_source(self) -> None:
         """No more frames will be captured."""

@@ -28,9 +28,6 @@ from edgekit.vision.sources import open_source
 
 logger = logging.getLogger(__name__)
 
-_REACH_FRAMES = 8
-"""As many as may be under way on both ways out of a device that shares its frames."""
-
 MakeLink = Callable[
     [Identity, Callable[[Answer, Trip], None], Callable[[bool, str], None]], HopLink
 ]
@@ -216,9 +213,9 @@ class Pipeline:
         )
         if source.record:
             fps = self._capture.fps or 25.0
-            plan = self.prepared.announcement.plan
-            reach = _REACH_FRAMES if plan.shares_frames else 0
-            self._recorder = Recorder(Path(source.record), fps=fps, reach_frames=reach)
+            self._recorder = Recorder(
+                Path(source.record), fps=fps, oldest_open=self._ledger.oldest_open
+            )
         if source.keep:
             self._keeper = FrameKeeper(
                 Path(source.keep), every_count=source.keep_every, most_count=source.keep_most

@@ -1,13 +1,15 @@
 """Write the answered frames, with their boxes, to a video file.
 
-In: answered frames, nearly in order.  Out: a video that appears at its path only when it is whole.
+In: answered frames.  Out: a video that appears at its path only when it is whole.
+Answers may overtake each other: a frame is held until none before it is under way any more.
 """
 
 import heapq
 import logging
+import math
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edgekit.agent.source_stage import Answered
@@ -17,16 +19,20 @@ from edgekit.vision.video_writer import VideoWriter
 
 logger = logging.getLogger(__name__)
 
+_MOST_HELD = 64
+"""Pictures in memory, while one before them takes its time."""
+
 
 class Recorder:
     """One video file, written on its own thread; a full queue slows the stream down."""
 
-    def __init__(self, path: Path, *, fps: float, reach_frames: int = 0) -> None:
-        """``reach_frames``: by how many frames an answer may overtake another one; so many are
-        held back, to be written in the order in which they were filmed."""
-        self._path, self._fps, self._reach = path, fps, reach_frames
-        self._held: list[tuple[int, int, Answered]] = []
-        self._queue: queue.Queue[Answered | None] = queue.Queue(maxsize=16)
+    def __init__(
+        self, path: Path, *, fps: float, oldest_open: Callable[[], float] = lambda: math.inf
+    ) -> None:
+        """``oldest_open``: number of the oldest frame that may still be answered."""
+        self._path, self._fps, self._oldest_open = path, fps, oldest_open
+        self._held: list[tuple[int, Answered]] = []
+        self._queue: queue.Queue[tuple[Answered, float] | None] = queue.Queue(maxsize=16)
         self.problem = ""
         self._closed = False
         self._thread = threading.Thread(target=self._write_all, name="recorder", daemon=True)
@@ -35,7 +41,7 @@ class Recorder:
     def offer(self, answered: Answered) -> None:
         """Add one frame; blocks while the disk is behind."""
         if not self._closed:
-            self._queue.put(answered)
+            self._queue.put((answered, self._oldest_open()))
 
     def close(self) -> None:
         """Write what is queued and finish the file. Calling it again does nothing."""
@@ -64,15 +70,14 @@ class Recorder:
                 self._give_up(writer, error)
 
     def _in_order(self) -> Iterator[Answered]:
-        """What is queued, the oldest of ``reach_frames + 1`` first, until the end."""
-        arrived = 0
-        while (answered := self._queue.get()) is not None:
-            arrived += 1
-            heapq.heappush(self._held, (answered.frame.number, arrived, answered))
-            if len(self._held) > self._reach:
-                yield heapq.heappop(self._held)[-1]
+        """What is queued, as it was filmed, until the end."""
+        while (queued := self._queue.get()) is not None:
+            answered, oldest_open = queued
+            heapq.heappush(self._held, (answered.frame.number, answered))
+            while self._held and (self._held[0][0] < oldest_open or len(self._held) > _MOST_HELD):
+                yield heapq.heappop(self._held)[1]
         while self._held:
-            yield heapq.heappop(self._held)[-1]
+            yield heapq.heappop(self._held)[1]
 
     def _give_up(self, writer: VideoWriter | None, error: EdgeKitError) -> None:
         self.problem = str(error)

@@ -5,8 +5,8 @@
     source -> capture -> preprocess -> shard 0 -> outbox -> hop ... hop -> answer -> ledger, emit
 
 Where frames are forwarded, preprocessing and the first shard are on the next device. Where they are
-shared, this device has the whole model as well: it answers a frame itself whenever that is sooner,
-and all of them while the hop is down.
+shared, this device has the whole model as well: it answers a frame itself when that is sooner or
+the others have no room, and all of them while the hop is down.
 In: frames of a Capture.  Out: one Answered per answered frame; the ledger knows the rest.
 A frame enters only while fewer than ``max_in_flight`` are under way, so that queues further down
 stay empty and what is answered is fresh. When the hop is lost, a live source drops what was under
@@ -90,7 +90,7 @@ class SourceStage:
         self._link: HopLink | None = None
         self._outbox: Outbox | None = None
         self._emit: Callable[[Answered], None] = lambda answered: None
-        self._changed = threading.Condition()
+        self._changed, self._finishing = threading.Condition(), threading.Lock()
         self._underway: dict[int, _Underway] = {}
         self._resend: list[int] = []
         self._stopping = False
@@ -347,7 +347,9 @@ class SourceStage:
     ) -> None:
         now_ns = time.perf_counter_ns()
         age_s = (now_ns - frame.captured_ns) / 1e9
-        if self._ledger.answer(frame.number, now_s=now_ns / 1e9, latency_s=age_s):
-            self._emit(
-                Answered(frame=frame, detections=detections, age_s=age_s, stages=stages, hops=hops)
-            )
+        answered = Answered(
+            frame=frame, detections=detections, age_s=age_s, stages=stages, hops=hops
+        )
+        with self._finishing:  # two threads may finish frames; what the ledger closed is emitted
+            if self._ledger.answer(frame.number, now_s=now_ns / 1e9, latency_s=age_s):
+                self._emit(answered)

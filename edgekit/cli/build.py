@@ -40,7 +40,7 @@ _ROOM = 60
     "--share",
     is_flag=True,
     help="With --cut frame: the first device has the whole model too, and answers frames itself "
-    "whenever that is sooner, and all of them while the others are out of reach.",
+    "when that is sooner or the others have no room, and all while they are out of reach.",
 )
 @click.option(
     "--strategy",

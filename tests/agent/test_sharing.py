@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stage_world import Pair, images, plan_of, sharing_plan
 
+from edgekit.agent.ledger import Ledger
 from edgekit.agent.recorder import Recorder
 from edgekit.agent.sharing import Turns
 from edgekit.agent.source_stage import Answered
@@ -182,16 +183,20 @@ def test_frames_leave_the_device_that_films_them_and_no_other() -> None:
 
 
 def test_a_recording_is_in_the_order_of_the_camera(tmp_path: Path) -> None:
-    """However answers overtake each other."""
-    recorder = Recorder(tmp_path / "v.mp4", fps=10, reach_frames=3)
-    order = [2, 0, 1, 4, 3, 7, 5, 6, 9, 8]
-    for number in order:
+    """However far answers overtake each other: frame 0 comes last but two here."""
+    ledger = Ledger()
+    recorder = Recorder(tmp_path / "v.mp4", fps=10, oldest_open=ledger.oldest_open)
+    for number in range(12):
+        ledger.capture(number)
+    ledger.drop(6, "superseded")
+    for number in (2, 1, 4, 3, 7, 5, 9, 8, 10, 0, 11):
         image = np.full((64, 64, 3), 20 * number, np.uint8)
         frame = Frame(number=number, image=image, captured_ns=0, captured_unix_s=0.0)
+        ledger.answer(number, now_s=0.0, latency_s=0.0)
         recorder.offer(Answered(frame=frame, detections=(), age_s=0, stages=(), hops=()))
     recorder.close()
     video, seen = cv2.VideoCapture(str(tmp_path / "v.mp4")), []
     while (read := video.read())[0]:
         seen.append(float(read[1].mean()))
-    assert len(seen) == 10
+    assert len(seen) == 11
     assert seen == sorted(seen)
